@@ -1,0 +1,1 @@
+"""One package for each TFDS builder; importing a builder imports TensorFlow, importing this package does not."""

@@ -1,0 +1,91 @@
+"""What every builder of this package has in common: its TFDS features follow from its `DatasetSpec`.
+
+A builder states its spec once; `id`, one feature per modality, `<name>_length` and `label` are derived here, so the
+files on disk and the models' view of them cannot disagree.
+"""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from dream_jax.errors import UserError
+from dream_jax.spec import DatasetSpec
+
+
+class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A TFDS builder of a multimodal data set with `train`, `validation` and `test` splits.
+
+  Subclasses implement `dataset_spec`, `_split_generators`, `_generate_examples` and set `DESCRIPTION`, `CITATION`,
+  `LICENSE` and `HOMEPAGE`. Examples carry raw values: NaN and infinities stay in the files and are counted when read.
+  """
+
+  DESCRIPTION = ''
+  CITATION = ''
+  LICENSE = ''
+  HOMEPAGE = ''
+
+  @property
+  def dataset_spec(self) -> DatasetSpec:
+    """The contract between this data set and the models."""
+    raise NotImplementedError
+
+  def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
+    """Features beyond id, modalities, lengths and label; they arrive in `Split.extras`."""
+    return {}
+
+  def find_source(self, manual_dir: str, *, explicit: bool = True) -> str | None:
+    """Path of the user's source file in `manual_dir`, or None where the builder needs none.
+
+    Args:
+      manual_dir: folder to look in.
+      explicit: whether the user named that folder.
+
+    Raises:
+      UserError: the file is not there.
+    """
+    del manual_dir, explicit
+    return None
+
+  @classmethod
+  def config_from_options(cls, name: str | None, options: dict) -> tfds.core.BuilderConfig | str | None:
+    """The TFDS config for `<dataset>/<name>` with the user's options.
+
+    Raises:
+      UserError: unknown config name or option.
+    """
+    if options:
+      raise UserError(f'data set {cls.name} takes no options; found {", ".join(sorted(options))}: remove them')
+    known = [c.name for c in cls.BUILDER_CONFIGS]
+    if name is not None and name not in known:
+      expected = ', '.join(f'{cls.name}/{k}' for k in known) or cls.name
+      raise UserError(f'unknown data set {cls.name}/{name}; expected {expected}')
+    return name
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    spec = self.dataset_spec
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      features=tfds.features.FeaturesDict(_features(spec) | self.extra_features()),
+      homepage=self.HOMEPAGE or None,
+      citation=self.CITATION or None,
+      license=self.LICENSE or None,
+      metadata=tfds.core.MetadataDict(task=spec.task, data_kind=spec.data_kind, modalities=list(spec.names)),
+    )
+
+
+def _features(spec: DatasetSpec) -> dict[str, tfds.features.FeatureConnector]:
+  """TFDS features of a spec."""
+  features: dict[str, tfds.features.FeatureConnector] = {'id': tfds.features.Text()}
+  for m in spec.modalities:
+    # Raw bytes: as feature lists of floats the same arrays take about six times longer to write.
+    dtype = np.int32 if m.kind == 'tokens' else np.float32
+    features[m.name] = tfds.features.Tensor(shape=m.shape, dtype=dtype, encoding='bytes')
+    if m.has_length:
+      features[m.length_name] = tfds.features.Scalar(dtype=np.int32)
+  if spec.task == 'multiclass' and spec.class_names:
+    features['label'] = tfds.features.ClassLabel(names=spec.class_names)
+  elif spec.task == 'multilabel':
+    features['label'] = tfds.features.Tensor(shape=(spec.num_outputs,), dtype=np.float32)
+  else:
+    features['label'] = tfds.features.Scalar(dtype=np.float32 if spec.task == 'regression' else np.int32)
+  return features
