@@ -1,0 +1,275 @@
+"""Checkpoints on Orbax: a save is whole or absent, a restore fits or says why, and nothing is ever overwritten.
+
+On the disk: `DIRECTORY/state/STEP` (what training resumes from, the last few) and `DIRECTORY/best/STEP` (what selection
+chose, one). A save that was killed half-way leaves a temporary folder that the next writer removes. A finished save is
+sealed with the hashes of its files: TensorStore does not notice a flipped bit inside an array, it returns wrong numbers.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from dream_jax.errors import UserError
+from dream_jax.writers import write_json
+
+_STATE, _BEST = 'state', 'best'
+_SEAL = 'sha256.json'
+
+
+class Checkpoints:
+  """The checkpoints of one method; always used as a context manager, which waits for the save in flight.
+
+  Args:
+    directory: folder of this method's checkpoints; made by the first save.
+    max_to_keep: how many states stay.
+    read_only: True never makes, removes or writes anything, so it is safe beside a run that is still training.
+  """
+
+  def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int = 2, read_only: bool = False):
+    self._directory = Path(directory).absolute()
+    self._max_to_keep = max_to_keep
+    self._read_only = read_only
+    self._managers: dict[str, ocp.CheckpointManager] = {}
+
+  def save(self, step: int, state: Any) -> None:
+    """Starts saving `state`; the arrays may be donated as soon as this returns.
+
+    A step that is already there stays as it is. Errors of the disk surface here, in a later call or at the end of the
+    `with` block.
+
+    Raises:
+      ValueError: a later step is already there, which means the caller did not resume from it.
+      OSError: the disk is full, read-only or not ours to write.
+    """
+    with _disk_errors(self._directory):
+      manager = self._manager(_STATE, write=True)
+      latest = manager.latest_step()
+      if latest is not None and step < latest:
+        raise ValueError(f'{self._directory} holds step {latest}; saving step {step} would leave two histories')
+      if latest == step:
+        return
+      self._require_space(state)
+      # Orbax finishes one save before it starts the next; waiting here lets us seal it.
+      manager.wait_until_finished()
+      self._seal(_STATE)
+      manager.save(step, args=ocp.args.StandardSave(state))
+
+  def save_best(self, step: int, params: Any) -> None:
+    """Saves what selection chose at `step`, in the place of the earlier choice, and waits until it is there.
+
+    A choice at this step or after it comes from a run that was killed and is now replayed: it is replaced.
+    """
+    with _disk_errors(self._directory):
+      manager = self._manager(_BEST, write=True)
+      self._require_space(params)
+      for old in manager.all_steps():
+        if old >= step:
+          manager.delete(old)
+      manager.save(step, args=ocp.args.StandardSave(params), force=True)
+      manager.wait_until_finished()
+      self._seal(_BEST)
+
+  def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
+    """(step, state) of the last whole save, or None where there is none.
+
+    Args:
+      abstract_state: tree of jax.ShapeDtypeStruct; a leaf's sharding says where the array is put (default: the first
+        device). The tree of the checkpoint must equal it leaf by leaf in name, shape and dtype.
+
+    Raises:
+      UserError: the checkpoint is damaged or was made for another model; nothing is changed.
+    """
+    return self._restore(_STATE, abstract_state)
+
+  def restore_best(self, abstract_params: Any = None) -> tuple[int, Any] | None:
+    """(step, params) that selection chose, or None; without `abstract_params` a nested dict of NumPy arrays."""
+    return self._restore(_BEST, abstract_params)
+
+  def latest_step(self) -> int | None:
+    """The step of the last whole save, or None."""
+    return self._latest(_STATE)
+
+  def best_step(self) -> int | None:
+    """The step that selection chose, or None."""
+    return self._latest(_BEST)
+
+  def wait(self) -> None:
+    """Waits until every save that was started is on the disk."""
+    with _disk_errors(self._directory):
+      for kind, manager in self._managers.items():
+        manager.wait_until_finished()
+        self._seal(kind)
+
+  def close(self) -> None:
+    """Waits and closes; leaving without it would leave a half-written save."""
+    managers, self._managers = self._managers, {}
+    with _disk_errors(self._directory):
+      for kind, manager in managers.items():
+        manager.close()
+        self._seal(kind)
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def _manager(self, kind: str, *, write: bool) -> ocp.CheckpointManager:
+    if write and self._read_only:
+      raise ValueError(f'{self._directory} was opened read-only')
+    if kind not in self._managers:
+      _quieten_orbax()
+      options = ocp.CheckpointManagerOptions(
+        max_to_keep=self._max_to_keep if kind == _STATE else 1,
+        create=not self._read_only,
+        cleanup_tmp_directories=not self._read_only,
+      )
+      self._managers[kind] = ocp.CheckpointManager(
+        self._directory / kind, options=options, item_handlers=ocp.StandardCheckpointHandler()
+      )
+    return self._managers[kind]
+
+  def _seal(self, kind: str) -> None:
+    """Writes the hashes of every finished save that has none yet."""
+    if self._read_only or jax.process_index() != 0:
+      return
+    for folder in (self._directory / kind).iterdir():
+      if folder.name.isdigit() and folder.is_dir() and not (folder / _SEAL).exists():
+        write_json(folder / _SEAL, _hashes(folder))
+
+  def _require_space(self, tree: Any) -> None:
+    """Refuses before the first byte: a disk that fills up during a save makes Orbax's threads print tracebacks."""
+    needed = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(tree))
+    if shutil.disk_usage(self._directory).free < needed:
+      raise OSError(errno.ENOSPC, f'{os.strerror(errno.ENOSPC)} for a checkpoint of {needed:,} bytes', str(self._directory))
+
+  def _latest(self, kind: str) -> int | None:
+    if kind not in self._managers and not (self._directory / kind).is_dir():
+      return None
+    return self._manager(kind, write=False).latest_step()
+
+  def _restore(self, kind: str, abstract: Any) -> tuple[int, Any] | None:
+    step = self._latest(kind)
+    if step is None:
+      return None
+    folder = self._directory / kind / str(step)
+    manager = self._manager(kind, write=False)
+    _check_seal(folder)
+    try:
+      metadata = manager.item_metadata(step)
+      found = getattr(metadata, 'tree', metadata)
+      if found is None:
+        raise ValueError('it holds no description of its arrays')
+      if abstract is None:
+        abstract = jax.tree.map(_empty, found)
+      _check_tree(folder, found, abstract)
+      return step, manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(_placed, abstract)))
+    except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+      raise
+    except Exception as error:  # Damage surfaces from Orbax, JSON and TensorStore as any type, even a bare Exception.
+      reason = (str(error).splitlines() or [''])[0][:160]
+      raise _damaged(folder, f'{type(error).__name__}: {reason}') from error
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+  """Relative path -> SHA-256 of every file below `folder`, but for the seal."""
+  files = sorted(path for path in folder.rglob('*') if path.is_file() and path.name != _SEAL)
+  return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _check_seal(folder: Path) -> None:
+  """Compares the files with their hashes; a save that was killed before it was sealed is left to Orbax to judge."""
+  try:
+    expected = json.loads((folder / _SEAL).read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    return
+  except (ValueError, OSError) as error:
+    raise _damaged(folder, f'{_SEAL}: {error}') from error
+  found = _hashes(folder)
+  for name, digest in expected.items():
+    if found.get(name) != digest:
+      raise _damaged(folder, f'{name} is {"changed" if name in found else "gone"}')
+
+
+def _damaged(folder: Path, reason: str) -> UserError:
+  return UserError(
+    f'checkpoint {folder} cannot be read ({reason}); it is damaged: remove that folder to go on from the save before'
+    ' it, or start again in another --workdir'
+  )
+
+
+def _check_tree(folder: Path, found: Any, expected: Any) -> None:
+  """Compares two trees leaf by leaf, by name, so that the message can name the leaf that differs."""
+  have, want = _leaves(found), _leaves(expected)
+  different = [name for name in want if want[name] != have.get(name)] + [name for name in have if name not in want]
+  if not different:
+    return
+  name = different[0]
+  more = f' (and {len(different) - 1} more)' if len(different) > 1 else ''
+  raise UserError(
+    f'checkpoint {folder} was made for another model: {name} is {have.get(name, "absent")} there, expected'
+    f' {want.get(name, "no such array")}{more}; use the config it was made with or another --workdir'
+  )
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): _signature(leaf) for path, leaf in leaves}
+
+
+def _signature(leaf: Any) -> str:
+  shape = getattr(leaf, 'shape', None)
+  dtype = getattr(leaf, 'dtype', None)
+  if shape is None or dtype is None:
+    return type(leaf).__name__
+  return f'{np.dtype(dtype).name}[{",".join(map(str, shape))}]'
+
+
+def _empty(leaf: Any) -> np.ndarray:
+  # A NumPy leaf asks Orbax for NumPy: readable on any number of devices. The broadcast costs no memory.
+  return np.broadcast_to(np.zeros((), np.dtype(leaf.dtype)), leaf.shape)
+
+
+def _placed(leaf: Any) -> Any:
+  if isinstance(leaf, np.ndarray):
+    return leaf
+  sharding = getattr(leaf, 'sharding', None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+@contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+  """TensorStore reports the disk's errors as ValueError with the number inside; they are OSErrors to us."""
+  try:
+    yield
+  except ValueError as error:
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number is None:
+      raise
+    code = int(number.group(1))
+    raise OSError(code, os.strerror(code), str(directory)) from error
+
+
+class _RaisedAnyway(logging.Filter):
+  """Drops Orbax's log lines: what goes wrong there is raised to us, once, with a message of our own."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    return 'orbax' not in record.pathname
+
+
+def _quieten_orbax() -> None:
+  logger = logging.getLogger('absl')
+  if not any(isinstance(f, _RaisedAnyway) for f in logger.filters):
+    logger.addFilter(_RaisedAnyway())

@@ -1,0 +1,293 @@
+"""What a run leaves behind while it runs: metric lines, TensorBoard events, a progress line, whole JSON files.
+
+Everything here survives a kill at any moment: a line is appended in one write, a JSON file appears whole or not at all.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+METRICS_FILE = 'metrics.jsonl'
+TENSORBOARD_FOLDER = 'tensorboard'
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+  """Writes `obj` to `path` in one step: a reader sees the old file or the new one, never a part.
+
+  NumPy and JAX arrays become lists, NaN and infinities become null: JSON has neither, and strict readers refuse them.
+
+  Raises:
+    OSError: the disk is full, read-only or not ours to write; the old file is untouched.
+    TypeError: `obj` holds something JSON has no word for.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.tmp-{os.getpid()}')
+  text = json.dumps(plain(obj), indent=1, allow_nan=False) + '\n'
+  try:
+    with open(temporary, 'w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+  _sync_folder(path.parent)
+
+
+def plain(obj: Any) -> Any:
+  """`obj` in JSON's own types: str keys, lists, Python numbers, null for NaN and infinities."""
+  if obj is None or isinstance(obj, (bool, int, str)):
+    return obj
+  if isinstance(obj, float):
+    return obj if math.isfinite(obj) else None
+  if isinstance(obj, Mapping) or hasattr(obj, 'to_dict'):
+    items = obj.to_dict() if hasattr(obj, 'to_dict') else obj
+    return {str(key): plain(value) for key, value in items.items()}
+  if isinstance(obj, (tuple, list)):
+    return [plain(value) for value in obj]
+  if isinstance(obj, (np.ndarray, np.generic)) or hasattr(obj, '__array__'):
+    array = np.asarray(obj)
+    # bfloat16 and its kin are no Python type; float32 holds them exactly.
+    array = array.astype(np.float32) if array.dtype.kind == 'V' else array
+    return plain(array.tolist())
+  if isinstance(obj, os.PathLike):
+    return os.fspath(obj)
+  raise TypeError(f'cannot write {type(obj).__name__} as JSON: {obj!r:.80}')
+
+
+class MetricsWriter:
+  """Appends metrics of one method to `metrics.jsonl` and to a TensorBoard run folder of its own.
+
+  Several methods share one `metrics.jsonl`, one writer at a time. Opening the writer drops the lines of this method
+  that lie after `resume_step`, so a run that was killed and resumed leaves the same file as one that was not.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    method: str,
+    *,
+    resume_step: int = -1,
+    tensorboard: bool = True,
+    enabled: bool = True,
+  ):
+    """Opens both logs.
+
+    Args:
+      workdir: folder of the run; made if it is not there.
+      method: name that goes into every line and names the TensorBoard run.
+      resume_step: the last step that is kept; -1 starts afresh.
+      tensorboard: whether to write events too.
+      enabled: False makes every call a no-op: all processes but the first pass it.
+    """
+    self._method = method
+    self._file = -1
+    self._events: Any = None
+    if not enabled:
+      return
+    path = Path(workdir) / METRICS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _forget_after(path, method, resume_step)
+    self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    if tensorboard:
+      from tensorboardX import SummaryWriter
+
+      folder = Path(workdir) / TENSORBOARD_FOLDER / method.replace(os.sep, '_')
+      # purge_step tells TensorBoard to forget what an earlier, killed run wrote from that step on.
+      self._events = SummaryWriter(str(folder), purge_step=resume_step + 1, flush_secs=30)
+
+  def write(self, step: int, values: Mapping[str, Any]) -> None:
+    """Appends one line `{"method", "step", **values}`.
+
+    Args:
+      step: number of the training step.
+      values: metric name -> number or array [S], one value a seed; TensorBoard shows the mean over seeds.
+    """
+    if self._file < 0:
+      return
+    line = json.dumps({'method': self._method, 'step': int(step), **plain(values)}, allow_nan=False)
+    # One write of one whole line: with O_APPEND nothing can land inside it.
+    _write_all(self._file, line.encode() + b'\n')
+    if self._events is not None:
+      for name, value in values.items():
+        array = np.asarray(value)
+        if array.dtype.kind in 'fiub' and array.size:
+          self._events.add_scalar(name, float(array.mean()), int(step))
+
+  def flush(self) -> None:
+    """Forces what was written down to the disk; call it before a checkpoint that refers to it."""
+    if self._file >= 0:
+      os.fsync(self._file)
+    if self._events is not None:
+      self._events.flush()
+
+  def close(self) -> None:
+    """Flushes and closes; further writes are dropped."""
+    if self._file >= 0:
+      os.close(self._file)
+      self._file = -1
+    if self._events is not None:
+      self._events.close()
+      self._events = None
+
+  def __enter__(self) -> 'MetricsWriter':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+
+class Progress:
+  """One line that says how far a run is and when it ends.
+
+  On a terminal the line is drawn over itself; elsewhere a plain line comes every 10 seconds or every fifth of the way,
+  whichever is rarer to annoy: short runs print five lines, long ones six a minute.
+  """
+
+  def __init__(
+    self,
+    total: int,
+    *,
+    label: str = '',
+    start: int = 0,
+    examples_per_step: int = 0,
+    stream: TextIO | None = None,
+    enabled: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Starts the clock.
+
+    Args:
+      total: the last step.
+      label: what is running, for instance the method.
+      start: the step this run starts from (a resumed run does not count what it did not do).
+      examples_per_step: examples that one step consumes; 0 prints no rate in examples.
+      stream: where to write; standard output by default.
+      enabled: False keeps silent.
+      clock: seconds that only grow; tests pass their own.
+    """
+    self._total, self._label, self._examples = max(total, 1), label, examples_per_step
+    self._stream = sys.stdout if stream is None else stream
+    self._terminal = bool(getattr(self._stream, 'isatty', lambda: False)())
+    self._enabled, self._clock = enabled, clock
+    self._first: tuple[int, float] = (start, clock())
+    self._measured = False
+    self._printed_step, self._printed_time = start, clock()
+    self._width = 0
+
+  def update(self, step: int, note: str = '') -> None:
+    """Reports that `step` steps are done; `note` (a loss, a score) is shown at the end of the line."""
+    if not self._enabled:
+      return
+    now = self._clock()
+    line = self._line(step, now, note)
+    if not self._measured:
+      # The first step carries the compilation; the rate is measured from its end.
+      self._first, self._measured = (step, now), True
+    if not self._due(step, now):
+      return
+    self._printed_step, self._printed_time = step, now
+    if self._terminal:
+      columns = shutil.get_terminal_size().columns - 1
+      self._stream.write('\r' + line[:columns].ljust(min(self._width, columns)))
+      self._width = len(line)
+    else:
+      self._stream.write(line + '\n')
+    self._stream.flush()
+
+  def close(self) -> None:
+    """Ends the drawn line, so that what is printed next starts on its own."""
+    if self._enabled and self._terminal and self._width:
+      self._stream.write('\n')
+      self._stream.flush()
+      self._width = 0
+
+  def __enter__(self) -> 'Progress':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def _due(self, step: int, now: float) -> bool:
+    if step >= self._total:
+      return step != self._printed_step
+    waited = now - self._printed_time
+    if self._terminal:
+      return waited >= 0.1
+    return waited >= 10.0 or (step - self._printed_step) * 5 >= self._total
+
+  def _line(self, step: int, now: float, note: str) -> str:
+    done, since = step - self._first[0], now - self._first[1]
+    bar = ''
+    if self._terminal:
+      filled = min(20, 20 * step // self._total)
+      bar = f' [{"#" * filled}{"." * (20 - filled)}]'
+    parts = [f'{self._label}{bar} step {step}/{self._total}'.strip()]
+    if self._measured and done > 0 and since > 0:
+      rate = done / since
+      if step < self._total:
+        parts.append(f'{_duration((self._total - step) / rate)} left')
+      parts.append(f'{rate * self._examples:,.0f} examples/s' if self._examples else f'{rate:.3g} steps/s')
+    if note:
+      parts.append(note)
+    return ', '.join(parts)
+
+
+def _duration(seconds: float) -> str:
+  whole = round(seconds)
+  hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+  return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
+
+
+def _forget_after(path: Path, method: str, step: int) -> None:
+  """Drops the lines of `method` after `step`, and any line that is not whole."""
+  try:
+    old = path.read_bytes()
+  except FileNotFoundError:
+    return
+  # What follows the last newline is a torn line, even if what is there happens to parse.
+  kept = [line + b'\n' for line in old.split(b'\n')[:-1] if _keeps(line, method, step)]
+  new = b''.join(kept)
+  if new == old:
+    return
+  temporary = path.with_name(f'.{path.name}.tmp-{os.getpid()}')
+  try:
+    with open(temporary, 'wb') as file:
+      file.write(new)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def _keeps(line: bytes, method: str, step: int) -> bool:
+  try:
+    record = json.loads(line)
+    return record['method'] != method or record['step'] <= step
+  except (ValueError, KeyError, TypeError):
+    return False
+
+
+def _write_all(file: int, data: bytes) -> None:
+  while data:
+    data = data[os.write(file, data) :]
+
+
+def _sync_folder(folder: Path) -> None:
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
