@@ -42,6 +42,7 @@ class Checkpoints:
     self._max_to_keep = max_to_keep
     self._read_only = read_only
     self._managers: dict[str, ocp.CheckpointManager] = {}
+    self._unsealed: list[Path] = []
 
   def save(self, step: int, state: Any) -> None:
     """Starts saving `state`; the arrays may be donated as soon as this returns.
@@ -63,8 +64,9 @@ class Checkpoints:
       self._require_space(state)
       # Orbax finishes one save before it starts the next; waiting here lets us seal it.
       manager.wait_until_finished()
-      self._seal(_STATE)
+      self._seal()
       manager.save(step, args=ocp.args.StandardSave(state))
+      self._unsealed.append(self._directory / _STATE / str(step))
 
   def save_best(self, step: int, params: Any) -> None:
     """Saves what selection chose at `step`, in the place of the earlier choice, and waits until it is there.
@@ -78,8 +80,8 @@ class Checkpoints:
         if old >= step:
           manager.delete(old)
       manager.save(step, args=ocp.args.StandardSave(params), force=True)
-      manager.wait_until_finished()
-      self._seal(_BEST)
+      self._unsealed.append(self._directory / _BEST / str(step))
+      self.wait()
 
   def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
     """(step, state) of the last whole save, or None where there is none.
@@ -108,17 +110,17 @@ class Checkpoints:
   def wait(self) -> None:
     """Waits until every save that was started is on the disk."""
     with _disk_errors(self._directory):
-      for kind, manager in self._managers.items():
+      for manager in self._managers.values():
         manager.wait_until_finished()
-        self._seal(kind)
+      self._seal()
 
   def close(self) -> None:
     """Waits and closes; leaving without it would leave a half-written save."""
     managers, self._managers = self._managers, {}
     with _disk_errors(self._directory):
-      for kind, manager in managers.items():
+      for manager in managers.values():
         manager.close()
-        self._seal(kind)
+      self._seal()
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -141,12 +143,11 @@ class Checkpoints:
       )
     return self._managers[kind]
 
-  def _seal(self, kind: str) -> None:
-    """Writes the hashes of every finished save that has none yet."""
-    if self._read_only or jax.process_index() != 0:
-      return
-    for folder in (self._directory / kind).iterdir():
-      if folder.name.isdigit() and folder.is_dir() and not (folder / _SEAL).exists():
+  def _seal(self) -> None:
+    """Writes the hashes of the saves that are finished; those of a save that was dropped meanwhile are not missed."""
+    folders, self._unsealed = self._unsealed, []
+    for folder in folders:
+      if folder.is_dir() and jax.process_index() == 0:
         write_json(folder / _SEAL, _hashes(folder))
 
   def _require_space(self, tree: Any) -> None:

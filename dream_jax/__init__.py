@@ -1,0 +1,33 @@
+"""Multimodal classification and regression with missing, corrupted or weak modalities, in JAX.
+
+Importing this package starts no device and loads no TensorFlow: names are looked up when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from dream_jax.api import load, make_apply
+  from dream_jax.errors import UserError
+  from dream_jax.spec import DatasetSpec, ModalitySpec
+
+__version__ = '0.1.0'
+__all__ = ['DatasetSpec', 'ModalitySpec', 'UserError', '__version__', 'load', 'make_apply']
+
+_HOMES = {
+  'load': 'dream_jax.api',
+  'make_apply': 'dream_jax.api',
+  'DatasetSpec': 'dream_jax.spec',
+  'ModalitySpec': 'dream_jax.spec',
+  'UserError': 'dream_jax.errors',
+}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _HOMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_HOMES})
