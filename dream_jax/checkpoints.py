@@ -1,8 +1,8 @@
 """Checkpoints on Orbax: a save is whole or absent, a restore fits or says why, and nothing is ever overwritten.
 
 On the disk: `DIRECTORY/state/STEP` (what training resumes from, the last few) and `DIRECTORY/best/STEP` (what selection
-chose, one). A save that was killed half-way leaves a temporary folder that the next writer removes. A finished save is
-sealed with the hashes of its files: TensorStore does not notice a flipped bit inside an array, it returns wrong numbers.
+chose, one). A save that was killed half-way leaves a temporary folder that the next writer removes. A finished save
+is sealed with the hashes of its files: TensorStore does not notice a flipped bit in an array and returns wrong numbers.
 """
 
 import errno

@@ -15,7 +15,7 @@ CONFIG_FILE = 'config.json'
 def check_workdir(
   workdir: str | os.PathLike[str], config: Mapping[str, Any], *, ignore: Sequence[str] = (), write: bool = True
 ) -> None:
-  """Writes `config.json` into a new workdir; in an old one, refuses a config that differs from the one it was made with.
+  """Writes `config.json` into a new workdir; in an old one, refuses another config than the one it was made with.
 
   Args:
     workdir: folder of the run; made if it is not there.

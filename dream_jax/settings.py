@@ -37,8 +37,7 @@ def from_config(cls: type[T], config: Mapping[str, Any], path: str = 'config') -
   hints = typing.get_type_hints(cls)
   for name in config:
     if name not in fields:
-      known = [f'{path}.{field}' for field in fields]
-      raise UserError(f'{path}.{name} does not exist; {did_you_mean(f"{path}.{name}", known)}')
+      raise UserError(f'{path}.{name} does not exist; {did_you_mean(name, fields, prefix=f"{path}.")}')
   values = {}
   for name, field in fields.items():
     if name in config:

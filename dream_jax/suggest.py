@@ -5,18 +5,21 @@ from collections.abc import Iterable
 
 
 def near(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-  """Up to `limit` of `known` that look like `name`, the nearest first; an exact match but for case comes first."""
+  """Up to `limit` of `known` that look like `name`, the nearest first; its initials count ('lr' is learning_rate)."""
   known = list(dict.fromkeys(known))
-  same = [k for k in known if k.lower() == name.lower()]
+  same = [k for k in known if name.lower() in (k.lower(), ''.join(word[:1] for word in k.lower().split('_')))]
   close = difflib.get_close_matches(name, known, n=limit, cutoff=0.6)
   return list(dict.fromkeys(same + close))[:limit]
 
 
-def did_you_mean(name: str, known: Iterable[str], limit: int = 12) -> str:
-  """'did you mean a or b?' when something is near, else 'known: a, b, c' (at most `limit` names)."""
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = '', limit: int = 20) -> str:
+  """'did you mean a or b?' when something is near, else 'known: a, b, c' (at most `limit` names).
+
+  `prefix` is put before each name that is shown; names are compared without it.
+  """
   known = list(dict.fromkeys(known))
-  close = near(name, known)
-  if close:
-    return f'did you mean {" or ".join(close)}?'
+  shown = [f'{prefix}{k}' for k in near(name, known)]
+  if shown:
+    return f'did you mean {" or ".join(shown)}?'
   more = f', ... ({len(known)} in all)' if len(known) > limit else ''
-  return f'known: {", ".join(known[:limit])}{more}' if known else 'nothing is known here'
+  return f'known: {", ".join(f"{prefix}{k}" for k in known[:limit])}{more}' if known else 'nothing is known here'

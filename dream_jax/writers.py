@@ -51,7 +51,8 @@ def plain(obj: Any) -> Any:
   if isinstance(obj, float):
     return obj if math.isfinite(obj) else None
   if isinstance(obj, Mapping) or hasattr(obj, 'to_dict'):
-    items = obj.to_dict() if hasattr(obj, 'to_dict') else obj
+    # A ConfigDict resolves its references when it becomes a dict.
+    items = obj if isinstance(obj, Mapping) else obj.to_dict()
     return {str(key): plain(value) for key, value in items.items()}
   if isinstance(obj, (tuple, list)):
     return [plain(value) for value in obj]

@@ -1,4 +1,4 @@
-"""The strict room every test runs in: eight CPU devices, no silent dtype or rank promotion, our own warnings are errors."""
+"""The strict room of every test: eight CPU devices, no silent dtype or rank promotion, our own warnings are errors."""
 
 import os
 from pathlib import Path
