@@ -154,7 +154,9 @@ class Checkpoints:
     """Refuses before the first byte: a disk that fills up during a save makes Orbax's threads print tracebacks."""
     needed = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(tree))
     if shutil.disk_usage(self._directory).free < needed:
-      raise OSError(errno.ENOSPC, f'{os.strerror(errno.ENOSPC)} for a checkpoint of {needed:,} bytes', str(self._directory))
+      raise OSError(
+        errno.ENOSPC, f'{os.strerror(errno.ENOSPC)} for a checkpoint of {needed:,} bytes', str(self._directory)
+      )
 
   def _latest(self, kind: str) -> int | None:
     if kind not in self._managers and not (self._directory / kind).is_dir():

@@ -40,9 +40,7 @@ def check_workdir(
   if differing:
     shown = '; '.join(f'config.{name} is {_show(a)} there and {_show(b)} now' for name, a, b in differing[:4])
     more = f'; and {len(differing) - 4} more' if len(differing) > 4 else ''
-    raise UserError(
-      f'{folder} was made with another config: {shown}{more}; choose another --workdir or the old values'
-    )
+    raise UserError(f'{folder} was made with another config: {shown}{more}; choose another --workdir or the old values')
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def _type_name(kind: type) -> str:
     int: 'a whole number',
     float: 'a number',
     bool: 'true or false',
-    tuple: 'a tuple such as "(\'a\', \'b\')"',
+    tuple: "a tuple such as \"('a', 'b')\"",
   }
   return names.get(kind, kind.__name__)
 

@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except OSError as error:
     if error.errno not in _DISK:
       raise
-    return _refuse(f'{error.strerror}: {error.filename or "no file named"}; make room there or choose another --workdir')
+    return _refuse(
+      f'{error.strerror}: {error.filename or "no file named"}; make room there or choose another --workdir'
+    )
   except KeyboardInterrupt:
     print('\ninterrupted; the same command continues where it stopped', file=sys.stderr)
     return 130

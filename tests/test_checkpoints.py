@@ -1,0 +1,225 @@
+"""Checkpoints come back to the bit, or the message says which folder or array is wrong; nothing is lost to a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dream_jax.checkpoints import Checkpoints
+from dream_jax.errors import UserError
+
+
+class State(NamedTuple):
+  step: jax.Array
+  params: dict
+  moments: tuple
+
+
+def _state(step, width=40):
+  rng = np.random.default_rng(step)
+  kernel = jnp.asarray(rng.normal(size=(8, width)).astype(np.float32))
+  return State(
+    jnp.asarray(step, jnp.int32), {'dense': {'kernel': kernel, 'bias': jnp.ones((width,))}}, ((), kernel * 2.0)
+  )
+
+
+def _abstract(state):
+  return jax.eval_shape(lambda: state)
+
+
+def _assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_latest_state_comes_back_to_the_bit_and_old_ones_go(tmp_path):
+  with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+    assert checkpoints.restore_latest(_abstract(_state(0))) is None
+    for step in (10, 20, 30):
+      checkpoints.save(step, _state(step))
+  assert {p.name for p in (tmp_path / 'state').iterdir()} == {'20', '30'}
+  with Checkpoints(tmp_path) as checkpoints:
+    step, state = checkpoints.restore_latest(_abstract(_state(0)))
+  assert step == 30
+  assert isinstance(state, State)
+  assert not state.step.weak_type
+  _assert_equal(state, _state(30))
+
+
+def test_step_that_is_there_stays_and_an_earlier_one_is_refused(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(10, _state(10))
+    checkpoints.wait()
+    checkpoints.save(10, _state(11))
+    with pytest.raises(ValueError, match='two histories'):
+      checkpoints.save(5, _state(5))
+    _assert_equal(checkpoints.restore_latest(_abstract(_state(0)))[1], _state(10))
+
+
+def test_best_replaces_an_earlier_choice_and_one_from_a_lost_future(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.restore_best() is None
+    for step in (10, 30, 20):
+      checkpoints.save_best(step, _state(step).params)
+      assert checkpoints.best_step() == step
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    step, params = checkpoints.restore_best()
+    assert step == 20
+    assert isinstance(params['dense']['kernel'], np.ndarray)
+    _assert_equal(params, jax.tree.map(np.asarray, _state(20).params))
+    _assert_equal(checkpoints.restore_best(_abstract(_state(0).params))[1], _state(20).params)
+
+
+def test_state_saved_on_eight_devices_comes_back_on_one_and_on_four(tmp_path):
+  def sharded(count):
+    mesh = Mesh(np.array(jax.devices()[:count]), ('data',))
+    return NamedSharding(mesh, PartitionSpec(None, 'data'))
+
+  kernel = jax.device_put(_state(1).params['dense']['kernel'], sharded(8))
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, {'kernel': kernel})
+    checkpoints.wait()
+    for count in (1, 4):
+      abstract = {'kernel': jax.ShapeDtypeStruct(kernel.shape, kernel.dtype, sharding=sharded(count))}
+      restored = checkpoints.restore_latest(abstract)[1]['kernel']
+      assert len(restored.sharding.device_set) == count
+      np.testing.assert_array_equal(restored, kernel)
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (
+      lambda s: _state(0, width=41),
+      ['params/dense/bias is float32[40] there, expected float32[41]', 'and 2 more'],
+    ),
+    (
+      lambda s: s._replace(params={'dense': {'kernel': s.params['dense']['kernel']}}),
+      ['params/dense/bias is float32[40] there, expected no such array'],
+    ),
+    (
+      lambda s: s._replace(params={**s.params, 'gate': jnp.ones((2,))}),
+      ['params/gate is absent there, expected float32[2]'],
+    ),
+    (lambda s: s._replace(step=jnp.zeros((), jnp.float32)), ['step is int32[] there, expected float32[]']),
+  ],
+)
+def test_other_tree_is_refused_by_the_name_of_the_leaf(tmp_path, change, words):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(7, _state(7))
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError) as caught:
+    checkpoints.restore_latest(_abstract(change(_state(0))))
+  for word in [str(tmp_path / 'state' / '7'), '--workdir', *words]:
+    assert word in str(caught.value)
+  with Checkpoints(tmp_path) as checkpoints:
+    _assert_equal(checkpoints.restore_latest(_abstract(_state(0)))[1], _state(7))
+
+
+def _flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0x01
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    _flip,
+    lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    lambda path: path.write_bytes(b'garbage'),
+    lambda path: path.unlink(),
+  ],
+  ids=['one bit flipped', 'truncated', 'garbage', 'gone'],
+)
+@pytest.mark.parametrize('pattern', ['default/_METADATA', 'default/**/d/*'])
+def test_damage_is_told_with_the_folder_and_nothing_is_overwritten(tmp_path, capfd, damage, pattern):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(6, _state(6, width=4000))
+    checkpoints.save(7, _state(7, width=4000))
+  target = max((tmp_path / 'state' / '7').glob(pattern), key=lambda p: p.stat().st_size)
+  damage(target)
+  before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError) as caught:
+    checkpoints.restore_latest(_abstract(_state(0, width=4000)))
+  message = str(caught.value)
+  assert str(tmp_path / 'state' / '7') in message
+  assert 'remove that folder' in message
+  assert '\n' not in message
+  assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
+  assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_folder_that_is_no_checkpoint_is_told(tmp_path):
+  (tmp_path / 'state' / '7').mkdir(parents=True)
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match='state/7 cannot be read'):
+    checkpoints.restore_latest(_abstract(_state(0)))
+
+
+def test_read_only_changes_nothing(tmp_path):
+  with Checkpoints(tmp_path / 'none', read_only=True) as checkpoints:
+    assert checkpoints.restore_latest(_abstract(_state(0))) is None
+    assert checkpoints.latest_step() is None
+    with pytest.raises(ValueError, match='read-only'):
+      checkpoints.save(1, _state(1))
+  assert not (tmp_path / 'none').exists()
+  # A save in flight in another process looks like this; a reader must not clean it away.
+  in_flight = tmp_path / 'state' / '8.orbax-checkpoint-tmp'
+  in_flight.mkdir(parents=True)
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.latest_step() is None
+  assert in_flight.exists()
+
+
+def test_full_disk_is_an_os_error_before_the_first_byte(tmp_path, monkeypatch):
+  usage = type('Usage', (), {'free': 100})
+  monkeypatch.setattr('shutil.disk_usage', lambda path: usage)
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(OSError, match='No space left') as caught:
+    checkpoints.save(1, _state(1))
+  assert caught.value.errno == 28
+  assert list((tmp_path / 'state').iterdir()) == []
+
+
+_SAVER = """
+  import sys
+  import jax.numpy as jnp, numpy as np
+  from dream_jax.checkpoints import Checkpoints
+  with Checkpoints(sys.argv[1]) as checkpoints:
+    start = (checkpoints.latest_step() or 0) + 1
+    for step in range(start, 1000):
+      checkpoints.save(step, {'w': jnp.full((1000, 1000), step, jnp.float32), 'step': jnp.asarray(step, jnp.int32)})
+      print(step, flush=True)
+"""
+
+
+def test_killed_save_is_ignored_and_the_next_run_goes_on(tmp_path):
+  abstract = {'w': jax.ShapeDtypeStruct((1000, 1000), jnp.float32), 'step': jax.ShapeDtypeStruct((), jnp.int32)}
+  last = 0
+  for delay in (0.0, 0.03):
+    process = subprocess.Popen(
+      [sys.executable, '-c', textwrap.dedent(_SAVER), str(tmp_path)],
+      stdout=subprocess.PIPE,
+      text=True,
+      cwd=Path(__file__).parent.parent,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    )
+    started = [int(process.stdout.readline()) for _ in range(4)]
+    assert started[0] == last + 1
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with Checkpoints(tmp_path) as checkpoints:
+      last, state = checkpoints.restore_latest(abstract)
+    assert last >= started[-2]  # The save before the one in flight was whole.
+    assert int(state['step']) == last
+    np.testing.assert_array_equal(state['w'], np.full((1000, 1000), last, np.float32))
+    assert not list((tmp_path / 'state').glob('*tmp*'))

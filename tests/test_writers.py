@@ -1,0 +1,179 @@
+"""What a run leaves behind: whole lines, whole files, one history after a kill."""
+
+import io
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from dream_jax import writers
+from dream_jax.config_guard import check_workdir, read_config
+from dream_jax.errors import UserError
+
+
+def _lines(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def _write(workdir, method, steps, resume_step=-1):
+  with writers.MetricsWriter(workdir, method, resume_step=resume_step, tensorboard=False) as writer:
+    for step in steps:
+      writer.write(step, {'loss': np.float32(step) / 2, 'score': np.array([step, np.nan], np.float32)})
+
+
+def test_metrics_line_holds_step_method_and_values(tmp_path):
+  _write(tmp_path, 'dream', [4])
+  assert _lines(tmp_path) == [{'method': 'dream', 'step': 4, 'loss': 2.0, 'score': [4.0, None]}]
+
+
+def test_killed_and_resumed_run_leaves_the_same_file_as_an_unbroken_one(tmp_path):
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  _write(whole, 'other', [1, 9])
+  _write(whole, 'dream', [1, 2, 3, 4])
+  _write(broken, 'other', [1, 9])
+  _write(broken, 'dream', [1, 2, 3])
+  with open(broken / 'metrics.jsonl', 'a') as file:
+    file.write('{"method": "dream", "step": 2}')  # Torn: it parses, but its newline never came.
+  _write(broken, 'dream', [3, 4], resume_step=2)
+  assert (broken / 'metrics.jsonl').read_text() == (whole / 'metrics.jsonl').read_text()
+
+
+def test_fresh_start_forgets_this_method_only(tmp_path):
+  _write(tmp_path, 'dream', [0, 1])
+  _write(tmp_path, 'other', [0, 1])
+  _write(tmp_path, 'dream', [0])
+  assert [(r['method'], r['step']) for r in _lines(tmp_path)] == [('other', 0), ('other', 1), ('dream', 0)]
+
+
+def test_disabled_writer_touches_nothing(tmp_path):
+  with writers.MetricsWriter(tmp_path / 'run', 'dream', enabled=False) as writer:
+    writer.write(1, {'loss': 1.0})
+    writer.flush()
+  assert not (tmp_path / 'run').exists()
+
+
+def _events(path):
+  """The events of one file: a TFRecord is length (8 bytes), checksum (4), data, checksum (4)."""
+  data, at, events = path.read_bytes(), 0, []
+  while at < len(data):
+    (length,) = struct.unpack_from('<Q', data, at)
+    events.append(event_pb2.Event.FromString(data[at + 12 : at + 12 + length]))
+    at += length + 16
+  return events
+
+
+def test_tensorboard_run_holds_the_mean_over_seeds(tmp_path):
+  with writers.MetricsWriter(tmp_path, 'concat+dropout') as writer:
+    writer.write(2, {'loss': np.array([2.0, 3.0]), 'note': 'text stays out'})
+  (path,) = (tmp_path / 'tensorboard' / 'concat+dropout').iterdir()
+  scalars = [(e.step, v.tag, v.simple_value) for e in _events(path) for v in e.summary.value]
+  assert scalars == [(2, 'loss', 2.5)]
+
+
+def test_resumed_tensorboard_run_tells_it_to_forget_what_came_after(tmp_path):
+  with writers.MetricsWriter(tmp_path, 'dream', resume_step=2) as writer:
+    writer.write(3, {'loss': 1.0})
+  (path,) = (tmp_path / 'tensorboard' / 'dream').iterdir()
+  starts = [e.step for e in _events(path) if e.session_log.status == event_pb2.SessionLog.START]
+  assert starts == [3]
+
+
+def test_write_json_turns_arrays_and_nan_into_json(tmp_path):
+  path = tmp_path / 'deep' / 'results.json'
+  writers.write_json(
+    path, {'a': np.arange(3), 'b': (np.float32(0.5), float('nan'), -np.inf), 'c': np.bool_(True), 1: None}
+  )
+  assert json.loads(path.read_text()) == {'a': [0, 1, 2], 'b': [0.5, None, None], 'c': True, '1': None}
+
+
+def test_write_json_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+  path = tmp_path / 'results.json'
+  writers.write_json(path, {'old': 1})
+  with pytest.raises(TypeError, match='cannot write object'):
+    writers.write_json(path, {'new': object()})
+
+  def full(_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(OSError, match='No space'):
+    writers.write_json(path, {'new': 1})
+  assert json.loads(path.read_text()) == {'old': 1}
+  assert os.listdir(tmp_path) == ['results.json']
+
+
+class _Clock:
+  now = 0.0
+
+  def __call__(self):
+    return self.now
+
+
+class _Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def test_piped_progress_prints_plain_lines_every_fifth_or_ten_seconds():
+  clock, stream = _Clock(), io.StringIO()
+  with writers.Progress(100, label='dream', examples_per_step=64, stream=stream, clock=clock) as progress:
+    for step in range(1, 101):
+      clock.now += 1.0 if step < 50 else 0.0625
+      progress.update(step, 'loss 0.5')
+  lines = stream.getvalue().splitlines()
+  assert [int(line.split('step ')[1].split('/')[0]) for line in lines] == [10, 20, 30, 40, 60, 80, 100]
+  assert lines[0] == 'dream step 10/100, 1:30 left, 64 examples/s, loss 0.5'
+  assert 'left' not in lines[-1]
+  assert '\r' not in stream.getvalue()
+
+
+def test_terminal_progress_draws_one_line_over_itself():
+  clock, stream = _Clock(), _Terminal()
+  with writers.Progress(10, label='dream', start=4, stream=stream, clock=clock) as progress:
+    for step in range(5, 11):
+      clock.now += 0.06
+      progress.update(step)
+  text = stream.getvalue()
+  assert text.count('\n') == 1
+  assert text.endswith('\n')
+  assert text.count('\r') == 3  # At most ten a second, and the last step always.
+  assert '[####################] step 10/10' in text
+
+
+def test_rate_leaves_the_first_step_with_its_compilation_out():
+  clock, stream = _Clock(), io.StringIO()
+  progress = writers.Progress(10, stream=stream, clock=clock)
+  clock.now = 100.0
+  progress.update(1)
+  clock.now = 102.0
+  progress.update(5)
+  assert 'step 5/10, 0:02 left, 2 steps/s' in stream.getvalue()
+
+
+def test_workdir_keeps_its_config(tmp_path):
+  config = {'seed': 0, 'train': {'epochs': 3, 'sizes': (1, 2)}, 'parallel': {'mesh': 1}, 'dir': None}
+  check_workdir(tmp_path / 'run', config)
+  assert read_config(tmp_path / 'run') == {**config, 'train': {'epochs': 3, 'sizes': [1, 2]}}
+  check_workdir(tmp_path / 'run', {**config, 'parallel': {'mesh': 8}}, ignore=('parallel',))
+  with pytest.raises(UserError, match=r'config\.parallel\.mesh is 1 there and 8 now'):
+    check_workdir(tmp_path / 'run', {**config, 'parallel': {'mesh': 8}})
+  other = {**config, 'train': {'epochs': 4, 'sizes': (1, 2)}, 'new': 1}
+  with pytest.raises(UserError, match=r'epochs is 3 there and 4 now; config\.new is absent there and 1 now; choose'):
+    check_workdir(tmp_path / 'run', other)
+  assert read_config(tmp_path / 'run')['train']['epochs'] == 3
+
+
+def test_workdir_that_is_no_workdir_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(UserError, match='is a file'):
+    check_workdir(tmp_path / 'file', {})
+  with pytest.raises(UserError, match=r'holds no config\.json'):
+    read_config(tmp_path)
+  (tmp_path / 'config.json').write_text('{"a"')
+  with pytest.raises(UserError, match='cannot be read'):
+    check_workdir(tmp_path, {'a': 1})
+  check_workdir(tmp_path / 'second', {'a': 1}, write=False)
+  assert not (tmp_path / 'second').exists()
