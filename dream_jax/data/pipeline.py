@@ -1,0 +1,182 @@
+"""Batches: tf.data for training, many steps and seeds at once; plain NumPy for evaluation, every sample once.
+
+The training pipeline is stateless. One element is a whole superbatch [K steps, S seeds, B rows]: its rows, masks and
+fills are computed by few big operations from the step counter, and start_step continues any run exactly. A process
+takes its rows of each global batch, so the global batch is the same on any number of processes.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dream_jax.data import counter, fills
+from dream_jax.data.counter import NUMPY
+from dream_jax.data.datasets import Split
+from dream_jax.data.missing import EVALUATE_EPOCH, Keep, Missing, draw_keep, validate
+from dream_jax.data.prepare import Prepared
+from dream_jax.data.sampler import batch_rows
+from dream_jax.errors import UserError
+from dream_jax.spec import DatasetSpec
+
+Batch = dict[str, Any]
+
+# Superbatches under way in parallel, and ready ahead: they are large, so no more than keep two cores busy.
+_PARALLEL, _READY = 2, 1
+
+
+def train_batches(
+  prepared: Prepared,
+  *,
+  inject: Missing,
+  batch_size: int,
+  seeds: Sequence[int],
+  start_step: int,
+  num_steps: int,
+  steps_per_call: int,
+  with_clean: bool,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Superbatches of the training split, NumPy arrays with leading axes [K, S, B].
+
+  Every seed has its own order of samples and its own missingness; both are pure functions of the seed and the step.
+
+  Args:
+    prepared: the data.
+    inject: what each visit of a sample lacks, anew in every epoch.
+    batch_size: rows B of the global batch; a process gets batch_size / process_count.
+    seeds: the S runs that train side by side.
+    start_step: first step.
+    num_steps: number of steps from there on.
+    steps_per_call: K; the last superbatch has what is left.
+    with_clean: whether to give the inputs before the injection, too.
+    process_index: which rows of the global batch are wanted.
+    process_count: in how many parts it is cut.
+
+  Returns:
+    An iterator of {'inputs': {name: [K, S, B, ...]}, 'clean': the same before the injection (only `with_clean`),
+    'label': [K, S, B] or [K, S, B, C], 'kept': float32 [K, S, B, M], the share that the injection left}.
+
+  Raises:
+    UserError: a specification that does not fit the data, or sizes that do not divide.
+  """
+  spec, split = prepared.spec, prepared.splits['train']
+  validate(inject, spec)
+  _check_size(inject, split, 'train')
+  local = _local_rows(batch_size, process_index, process_count)
+  if not seeds or steps_per_call < 1:
+    raise UserError(f'{len(seeds)} seeds and {steps_per_call} steps per call; expected at least 1 of each')
+  import tensorflow as tf  # Not at the top: evaluation and the notebook API do without it.
+
+  tensors = counter.backend('tensorflow')
+  with tf.device('CPU:0'):
+    features = {name: tf.constant(x) for name, x in split.features.items()}
+    keys, label = tf.constant(split.keys), tf.constant(split.label)
+    zero = {name: tf.constant(x) for name, x in prepared.zero.items()}
+    seed_words = tf.constant(np.array([s & 0xFFFFFFFF for s in seeds], np.uint32))
+
+  def superbatch(first):
+    steps = tf.range(first, tf.minimum(first + steps_per_call, start_step + num_steps))
+    positions = tf.range(local.start, local.stop, dtype=tf.int64)
+    rows, seed, epoch = batch_rows(steps, positions, seed_words, n=len(split), batch_size=batch_size, backend=tensors)
+    rows, seed, epoch = (tf.reshape(x, [-1]) for x in (rows, seed, epoch))
+    clean = {name: tf.gather(x, rows) for name, x in features.items()}
+    drawn = {'seed': seed, 'keys': tf.gather(keys, rows), 'epoch': epoch, 'backend': tensors}
+    keep = draw_keep(inject, spec, lengths=_lengths(spec, clean), **drawn)
+    inputs = fills.apply_missing(inject, spec, clean, zero=zero, donors=features, rows=rows, keep=keep, **drawn)
+    batch = {'inputs': inputs, 'label': tf.gather(label, rows), 'kept': keep.share}
+    if with_clean:
+      batch['clean'] = clean
+    lead = (-1, len(seeds), len(local))
+    return tf.nest.map_structure(lambda x: tf.reshape(x, lead + tuple(x.shape[1:])), batch)
+
+  with tf.device('CPU:0'):
+    dataset = tf.data.Dataset.range(start_step, start_step + num_steps, steps_per_call)
+    dataset = dataset.map(superbatch, num_parallel_calls=_PARALLEL, deterministic=True).prefetch(_READY)
+  return dataset.as_numpy_iterator()
+
+
+def eval_batches(
+  split: Split,
+  prepared: Prepared,
+  *,
+  missing: Missing,
+  seed: int,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Batches [B] of a split in its own order, every sample exactly once; all processes get as many.
+
+  Args:
+    split: one of `prepared.splits`.
+    prepared: the data it belongs to.
+    missing: what the samples lack, the same for every method under the same seed.
+    seed: decides what each sample lacks.
+    batch_size: rows of the global batch; a process gets batch_size / process_count.
+    process_index: which rows of the global batch are wanted.
+    process_count: in how many parts it is cut.
+
+  Returns:
+    An iterator of {'inputs': {name: [B, ...]}, 'label', 'kept': float32 [B, M], 'weight': float32 [B],
+    'index': int32 [B], row of the split}. The last batch is filled up with row 0 at weight 0.
+
+  Raises:
+    UserError: a specification that does not fit the data, or sizes that do not divide.
+  """
+  validate(missing, prepared.spec)
+  _check_size(missing, split, 'evaluated')
+  return _eval_batches(split, prepared, missing, seed, batch_size, _local_rows(batch_size, process_index, process_count))
+
+
+def _eval_batches(split, prepared, missing, seed, batch_size, local) -> Iterator[Batch]:
+  n, spec = len(split), prepared.spec
+  for start in range(0, n, batch_size):
+    rows = np.arange(start + local.start, start + local.stop, dtype=np.int32)
+    weight = (rows < n).astype(np.float32)
+    rows = np.where(rows < n, rows, np.int32(0))
+    clean = {name: x[rows] for name, x in split.features.items()}
+    drawn = {'seed': seed, 'keys': split.keys[rows], 'epoch': EVALUATE_EPOCH, 'backend': NUMPY}
+    keep: Keep = draw_keep(missing, spec, lengths=_lengths(spec, clean), **drawn)
+    inputs = fills.apply_missing(
+      missing, spec, clean, zero=prepared.zero, donors=split.features, rows=rows, keep=keep, **drawn
+    )
+    yield {'inputs': inputs, 'label': split.label[rows], 'kept': keep.share, 'weight': weight, 'index': rows}
+
+
+def device_prefetch(iterator: Iterator[Any], put: Callable[[Any], Any], depth: int = 2) -> Iterator[Any]:
+  """What `put` makes of each element, started for `depth` elements before the first is asked for.
+
+  Args:
+    iterator: where batches come from.
+    put: starts moving one to the devices and returns at once, such as `jax.device_put`.
+    depth: how many are on the devices ahead of the one in use, at least 1.
+  """
+  ahead = collections.deque()
+  for batch in iterator:
+    ahead.append(put(batch))
+    if len(ahead) > depth:
+      yield ahead.popleft()
+  while ahead:
+    yield ahead.popleft()
+
+
+def _lengths(spec: DatasetSpec, features) -> dict[str, Any]:
+  return {m.name: features[m.length_name] for m in spec.modalities if m.has_length}
+
+
+def _check_size(missing: Missing, split: Split, name: str) -> None:
+  if missing.kind != 'none' and len(split) < 2:
+    raise UserError(f'the {name} split has {len(split)} samples; missingness needs 2, a sample and one to stand in for it')
+
+
+def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+  """Rows of the global batch that belong to a process."""
+  if batch_size < 1 or batch_size % process_count:
+    raise UserError(f'batch size {batch_size} does not divide by {process_count} processes; use a multiple of it')
+  size = batch_size // process_count
+  return range(process_index * size, (process_index + 1) * size)
