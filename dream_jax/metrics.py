@@ -1,12 +1,12 @@
 """Metrics exactly as the field computes them, in NumPy.
 
-Regression follows MMSA's `MetricsTop` (github.com/thuiar/MMSA, src/MMSA/utils/metricsTop.py): clip, then `np.round` (halves to
-even), weighted F1 weighted by the support of the *labels*. Classification follows scikit-learn's definitions with
-`zero_division=0`. Nothing is rounded. Letters: n samples, C outputs, K rates.
+Regression follows MMSA's `MetricsTop` (github.com/thuiar/MMSA, src/MMSA/utils/metricsTop.py): clip, then `np.round`
+(halves to even), weighted F1 weighted by the support of the *labels*. Classification follows scikit-learn's definitions
+with `zero_division=0`. Nothing is rounded. Letters: n samples, C outputs, K rates.
 
-Where a quantity is undefined the answer says so instead of guessing: Corr and Spearman of a constant are 0.0 (a constant
-says nothing about the target), AUROC with one class and Acc-2 without a non-zero label are NaN, and a prediction that
-holds NaN (a diverged model) makes every metric NaN.
+Where a quantity is undefined the answer says so instead of guessing: Corr and Spearman of a constant are 0.0 (a
+constant says nothing about the target), AUROC with one class and Acc-2 without a non-zero label are NaN, and a
+prediction that holds NaN (a diverged model) makes every metric NaN.
 """
 
 import numpy as np
@@ -35,9 +35,10 @@ def compute(spec: DatasetSpec, prediction, label) -> dict[str, float]:
   """Every metric of the task, by name.
 
   Args:
-    spec: the data set; regression metrics depend on `label_range`: (-3, 3) is the MOSI/MOSEI family (acc7, acc5, acc2 and
-      F1 as negative/non-negative `_has0` and as negative/positive without zero labels `_non0`), (-1, 1) the CH-SIMS family
-      (acc5, acc3, acc2, f1; MAE and Corr after clipping to the range, as MMSA does); any other range gets mae and corr.
+    spec: the data set; regression metrics depend on `label_range`: (-3, 3) is the MOSI/MOSEI family (acc7, acc5, acc2
+      and F1 as negative/non-negative `_has0` and as negative/positive without zero labels `_non0`), (-1, 1) the CH-SIMS
+      family (acc5, acc3, acc2, f1; MAE and Corr after clipping to the range, as MMSA does); any other range gets mae
+      and corr.
     prediction: [n, C]: the value (regression), the logit of class 1 (binary; 1 if above 0), logits or log-probabilities
       (multiclass) or one logit per label (multilabel).
     label: [n], or [n, C] for multilabel.
@@ -67,7 +68,7 @@ def compute(spec: DatasetSpec, prediction, label) -> dict[str, float]:
 def sample_scores(spec: DatasetSpec, prediction, label) -> np.ndarray:
   """One score per sample, [n] float64, whose mean is the primary metric.
 
-  Absolute error (regression), 1 or 0 for right or wrong (binary, multiclass), F1 of the sample's label set (multilabel).
+  Absolute error (regression), 1 or 0 for right or wrong (binary, multiclass), F1 of the sample's labels (multilabel).
   A sample whose prediction holds NaN scores NaN. Arguments and errors as for `compute`.
   """
   prediction, label = _checked(spec, prediction, label)
@@ -101,7 +102,7 @@ def auroc(score, label) -> float:
 
 
 def spearman(a, b) -> float:
-  """Rank correlation of a [n] and b [n], ties sharing their mean rank; 0.0 if either is constant, NaN below 2 samples."""
+  """Rank correlation of a [n] and b [n], ties sharing their mean rank; 0.0 if one is constant, NaN below 2 samples."""
   a, b = _vector(a, 'a'), _vector(b, 'b')
   _same_length(a, b)
   if len(a) < 2 or np.isnan(a).any() or np.isnan(b).any():
@@ -112,7 +113,8 @@ def spearman(a, b) -> float:
 def auilc(rates, values) -> float:
   """Area under the curve of `values` [K] over `rates` [K] (trapezoids), divided by the span of the rates.
 
-  So a flat curve has its own height; the field's AUILC is the same area without the division. One rate alone gives its value.
+  So a flat curve has its own height; the field's AUILC is the same area without the division. One rate alone gives its
+  value.
 
   Raises:
     ValueError: lengths differ, nothing is given, or rates do not increase strictly.
@@ -127,7 +129,7 @@ def auilc(rates, values) -> float:
 
 
 def _checked(spec, prediction, label):
-  """Float32 prediction [n, C] and label in its task's type. Float32 because the thresholds are compared in it by MMSA."""
+  """Float32 prediction [n, C] and label in its task's type; float32 because MMSA compares with thresholds in it."""
   prediction, label = np.asarray(prediction, np.float32), np.asarray(label)
   wanted = (len(label), spec.num_outputs) if label.ndim else ()
   if prediction.shape != wanted or label.shape != (wanted if spec.task == 'multilabel' else wanted[:1]):

@@ -1,10 +1,11 @@
 """How sure we are: intervals over seeds and over test samples, paired comparisons, and the correction for many of them.
 
 Three intervals, and what each covers:
-  `summarise`           a method's mean over seeds: what another training run on the same data may give. The test set is fixed.
-  `paired_t`            a difference of two methods over seeds: the same, seed by seed. The test set is fixed.
-  `paired_comparison`   a difference of two methods over seeds and test samples: another training run judged on another test
-                        set of the same size and kind. The training set is fixed in all three.
+  `summarise`          a method's mean over seeds: another training run on the same data. The test set is fixed.
+  `paired_t`           a difference of two methods over seeds: the same, seed by seed. The test set is fixed.
+  `paired_comparison`  a difference of two methods over seeds and test samples: another training run judged on another
+                       test set of the same size and kind.
+The training set is fixed in all three.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ class Comparison(NamedTuple):
 def summarise(values) -> dict:
   """{'mean', 'std', 'ci95': [lo, hi]} over seeds, ready for JSON.
 
-  `std` is the sample standard deviation (ddof 1); the interval is Student's t. One seed has neither: both are None. A value
-  that is not finite makes all three None, because dropping a diverged seed would flatter the method.
+  `std` is the sample standard deviation (ddof 1); the interval is Student's t. One seed has neither: both are None. A
+  value that is not finite makes all three None, because dropping a diverged seed would flatter the method.
 
   Args:
     values: [seeds].
@@ -78,10 +79,11 @@ def paired_comparison(scores_a, scores_b, *, num_resamples: int = 4000, seed: in
   """A minus B with a two-way bootstrap over seeds and test samples, both paired.
 
   With d = A - B, every resample draws seeds and samples with replacement and moves the mean by the mean of the drawn
-  row means plus the mean of the drawn column means of d, both centred (the crossed bootstrap of Owen 2007, without the product term, which
-  only adds noise that the row and column means already hold). The seeds' part is stretched by t / z * sqrt(S / (S - 1))
-  (Hesterberg 2015, section 4): plain percentiles of a handful of seeds make intervals far too short. With one seed the
-  interval covers the test samples only.
+  row means plus the mean of the drawn column means of d, both centred: the crossed bootstrap of Owen (2007) without the
+  product term, which only adds noise that the row and column means already hold. The seeds' part is stretched by
+  t / z * sqrt(S / (S - 1)) (Hesterberg 2015, expanded percentiles): plain percentiles of a handful of seeds make
+  intervals far too short. Noise of single (seed, sample) pairs is in both parts, so the interval errs on the wide side.
+  With one seed it covers the test samples only.
 
   Args:
     scores_a: [seeds, n], per-sample scores of method A (averaged over conditions first, if there are several).
@@ -117,7 +119,9 @@ def paired_comparison(scores_a, scores_b, *, num_resamples: int = 4000, seed: in
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-  """P values adjusted for their number (Holm 1979), in the given order: below 0.05 holds for all of them at once at 5 %.
+  """P values adjusted for their number (Holm 1979), in the given order.
+
+  Calling all of those below 0.05 real is wrong, anywhere among them, at most 5 times in 100.
 
   Raises:
     ValueError: a value outside [0, 1], NaN included.

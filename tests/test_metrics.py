@@ -91,7 +91,8 @@ def test_f1_is_weighted_by_the_labels_and_not_by_the_predictions():
   found = metrics.compute(make_spec('regression', label_range=(-3.0, 3.0)), pred[:, None], truth)
   right = sk.f1_score(truth > 0, pred > 0, average='weighted')
   swapped = sk.f1_score(pred > 0, truth > 0, average='weighted')
-  assert found['f1_non0'] == pytest.approx(right) and abs(right - swapped) > 0.05
+  assert found['f1_non0'] == pytest.approx(right)
+  assert abs(right - swapped) > 0.05
 
 
 @pytest.mark.parametrize('case', range(4))
@@ -119,7 +120,8 @@ def test_other_label_ranges_get_only_error_and_correlation():
 
 def test_no_label_beside_zero_leaves_the_second_convention_undefined():
   found = metrics.compute(make_spec('regression', label_range=(-3.0, 3.0)), np.ones((3, 1)), np.zeros(3))
-  assert np.isnan(found['acc2_non0']) and np.isnan(found['f1_non0'])
+  assert np.isnan(found['acc2_non0'])
+  assert np.isnan(found['f1_non0'])
   assert found['acc2_has0'] == 1.0
 
 
@@ -178,7 +180,9 @@ def test_multilabel_equals_scikit_learn():
   assert metrics.sample_scores(spec, logits, truth).mean() == pytest.approx(found['f1_samples'])
 
 
-@pytest.mark.parametrize('task, num_outputs', [('regression', 1), ('binary', 1), ('multiclass', 3), ('multilabel', 3)])
+@pytest.mark.parametrize(
+  ('task', 'num_outputs'), [('regression', 1), ('binary', 1), ('multiclass', 3), ('multilabel', 3)]
+)
 def test_a_diverged_prediction_makes_every_metric_nan(task, num_outputs):
   spec = make_spec(task, num_outputs, (-3.0, 3.0))
   label = np.zeros((4, 3)) if task == 'multilabel' else np.zeros(4)
@@ -186,16 +190,23 @@ def test_a_diverged_prediction_makes_every_metric_nan(task, num_outputs):
   names = set(metrics.compute(spec, prediction, label))
   prediction[1, 0] = np.nan
   found = metrics.compute(spec, prediction, label)
-  assert set(found) == names and all(np.isnan(v) for v in found.values())
+  assert set(found) == names
+  assert all(np.isnan(v) for v in found.values())
   assert np.isnan(metrics.sample_scores(spec, prediction, label)).tolist() == [False, True, False, False]
 
 
 def test_primary_metric_is_computed_and_knows_its_direction():
-  for task, outputs, better in [('regression', 1, False), ('binary', 1, True), ('multiclass', 3, True), ('multilabel', 3, True)]:
+  for task, outputs, better in [
+    ('regression', 1, False),
+    ('binary', 1, True),
+    ('multiclass', 3, True),
+    ('multilabel', 3, True),
+  ]:
     spec = make_spec(task, outputs, (-3.0, 3.0))
     name, higher = metrics.primary_metric(spec)
     label = np.zeros((4, 3)) if task == 'multilabel' else np.arange(4) % 2
-    assert name in metrics.compute(spec, np.ones((4, outputs)), label) and higher is better
+    assert name in metrics.compute(spec, np.ones((4, outputs)), label)
+    assert higher is better
 
 
 def test_wrong_shapes_are_named():

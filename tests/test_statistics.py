@@ -47,7 +47,7 @@ def test_paired_t_of_constant_gaps():
 
 
 @pytest.mark.parametrize(
-  'seeds, seed_std, sample_std, noise_std',
+  ('seeds', 'seed_std', 'sample_std', 'noise_std'),
   [(5, 1.0, 0.0, 0.1), (5, 0.3, 2.0, 0.5), (3, 0.5, 1.0, 1.0), (10, 0.0, 1.0, 0.1)],
 )
 def test_two_way_bootstrap_covers_seeds_and_samples(seeds, seed_std, sample_std, noise_std):
@@ -69,7 +69,8 @@ def test_two_way_bootstrap_is_as_narrow_as_the_data_allow():
   found = statistics.paired_comparison(gap, np.zeros_like(gap), seed=0)
   expected = 2 * 1.96 * gap[0].std() / np.sqrt(2000)
   assert found.ci95[1] - found.ci95[0] == pytest.approx(expected, rel=0.08)
-  assert found.p < 0.001 and found.ci95[0] > 0
+  assert found.p < 0.001
+  assert found.ci95[0] > 0
 
 
 def test_comparison_is_paired_antisymmetric_and_repeatable():
@@ -80,7 +81,8 @@ def test_comparison_is_paired_antisymmetric_and_repeatable():
   mirrored = statistics.paired_comparison(b, a, seed=3)
   assert one == again
   assert mirrored.difference == -one.difference
-  assert one.p < 0.05 and mirrored.p < 0.05
+  assert one.p < 0.05
+  assert mirrored.p < 0.05
   # Unpaired, the common part alone would give a half width of .8.
   assert one.ci95[1] - one.ci95[0] < 0.4
 

@@ -1,0 +1,196 @@
+"""One HTML page of a study that opens offline: every figure embedded, no script, nothing loaded from anywhere."""
+
+import base64
+import html
+import json
+import os
+
+from dream_jax.report import figures, tables
+from dream_jax.report import results as read
+
+_STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; max-width: 72rem; padding: 2rem 1.25rem 4rem; background: #fff; color: #222;
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }
+h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; padding-top: 1rem; border-top: 1px solid #ccc; }
+p, ul { max-width: 46rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; margin: 1.25rem 0 0; }
+a { color: #00518a; }
+.kind { max-width: none; padding: .75rem 1rem; border-left: .4rem solid; }
+.real { background: #e8f2f8; border-color: #0072b2; }
+.synthetic, .unknown { background: #fdeee2; border-color: #d55e00; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.5rem; margin: 1.25rem 0; }
+dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
+.table { margin: 1.5rem 0; } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
+th, td { padding: .35rem .75rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e2e2; }
+thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
+th[scope=row] { text-align: left; font-weight: 400; position: sticky; left: 0; background: #fff; }
+tr.muted th, tr.muted td { color: #595959; font-style: italic; }
+.note, figcaption { font-size: .9rem; color: #555; max-width: 52rem; }
+figure { margin: 2rem 0; } img { max-width: 100%; height: auto; }
+details { margin: 1rem 0; } summary { cursor: pointer; color: #00518a; }
+pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; }
+@media print { body { max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
+"""
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_KINDS = {
+  'real': 'Real data. The figures below were measured on recorded data.',
+  'synthetic': 'Synthetic data. A program generated the samples; the figures below say nothing about real data.',
+  'unknown': 'Data kind not recorded. Take the figures below as synthetic until it is known.',
+}
+
+_INTERVALS = """
+<ul>
+<li><strong>Tables and bands in the curves</strong>: 95 % interval of the mean over seeds (Student t). It covers another
+training run (initial weights, dropout, injected missingness, order of the data) judged on the same test set. It does
+not cover another test set.</li>
+<li><strong>Comparisons</strong>: 95 % interval from a paired bootstrap that resamples seeds and test samples. It covers
+another training run judged on another test set of the same size and kind. It does not cover another training set.</li>
+<li><strong>Win, tie, loss</strong>: from the p value of that bootstrap after Holm correction over all comparisons of
+the study, at 5 %. A tie means that the data do not tell the two apart; it does not show that they are equal.</li>
+<li><strong>Mean over conditions</strong>: the conditions of one protocol count equally. AUILC is the area under the
+curve over the missing rate (trapezoids), divided by the span of the rates.</li>
+</ul>
+"""
+
+_CAVEAT = (
+  'Only the abstract of the paper that describes DREAM is public. The formulas behind the method here are a design of '
+  'our own that follows the abstract; these results are not the results of the paper and should not be quoted as such.'
+)
+
+
+def write_report(workdir: str | os.PathLike) -> str:
+  """Path of `report.html`, written from `results.json` in the same folder, with the figures also in `figures/*.png`.
+
+  Figures of an earlier report that are no longer drawn are removed; files that carry no name of ours stay.
+
+  Raises:
+    UserError: `results.json` is missing or is not a results file.
+  """
+  results = read.read_results(workdir)
+  drawings = figures.draw(results)
+  _write_figures(os.path.join(workdir, 'figures'), drawings)
+  path = os.path.join(workdir, 'report.html')
+  _replace(path, _page(results, drawings).encode('utf-8'))
+  return path
+
+
+def _page(results, drawings):
+  name = html.escape(str(results.get('dataset', 'results')))
+  sections = _sections(results, drawings)
+  links = ''.join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in sections)
+  body = ''.join(f'<section id="{key}"><h2>{heading}</h2>{content}</section>\n' for key, heading, content in sections)
+  # The policy makes the promise binding: a browser would refuse to load anything that is not embedded.
+  return (
+    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+    f'<title>{name}: results</title>\n<style>{_STYLE}</style></head>\n'
+    f'<body><main><h1>{name}: results with missing and weak modalities</h1>\n{_banner(results)}\n{_facts(results)}\n'
+    f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n{body}</main></body></html>\n'
+  )
+
+
+def _sections(results, drawings):
+  """(anchor, heading, content) of everything the results hold; what is absent leaves no empty heading."""
+  comparisons = tables.comparison_tables(results)
+  contributions = [t for t in (tables.contribution_table(results), tables.scores_table(results)) if t is not None]
+  sections = [
+    ('results', 'Results', tables.results_table(results).to_html()),
+    ('comparisons', 'Comparisons', ''.join(t.to_html() for t in comparisons) + _figures(drawings, 'comparisons')),
+    ('robustness', 'Robustness', _figures(drawings, 'robustness', 'conditions')),
+    (
+      'contributions',
+      'Contributions and recognition',
+      ''.join(t.to_html() for t in contributions) + _figures(drawings, 'contributions'),
+    ),
+    ('details', 'Every condition and metric', _details(results)),
+    ('methods', 'Methods', tables.methods_table(results).to_html() + f'<p>{_CAVEAT}</p>'),
+    ('intervals', 'How to read the intervals', _INTERVALS),
+    ('environment', 'Environment and configuration', _environment(results)),
+  ]
+  return [s for s in sections if s[2]]
+
+
+def _banner(results):
+  kind = results.get('data_kind')
+  kind = kind if kind in _KINDS else 'unknown'
+  first, rest = _KINDS[kind].split('. ', 1)
+  return f'<p class="kind {kind}"><strong>{first}.</strong> {rest}</p>'
+
+
+def _facts(results):
+  metric, higher = read.primary(results)
+  oracles = [read.title(results, m) for m in results['methods'] if read.uses_oracle(results, m)]
+  selection = dict.fromkeys(str(e['selection']) for e in results['methods'].values() if e.get('selection'))
+  facts = {
+    'Task': _known(results.get('task'), results.get('num_outputs'), ' with {} outputs'),
+    'Modalities': ', '.join(results.get('modalities') or ()),
+    'Samples': ', '.join(
+      f'{results[key]} {word}'
+      for key, word in (('num_train', 'for training'), ('num_test', 'for testing'))
+      if results.get(key)
+    ),
+    'Seeds': f'{tables.seeds_text(results)} per method',
+    'Primary metric': f'{read.measure(metric).label.replace(", %", "")}, {"higher" if higher else "lower"} is better',
+    'Selection': f'checkpoints chosen on {", ".join(selection)}; test data read once, at the end' if selection else '',
+    'With an oracle': '; '.join(oracles) + '. Marked in every table, no contender' if oracles else 'no method',
+  }
+  rows = ''.join(f'<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>' for k, v in facts.items() if v)
+  return f'<dl>{rows}</dl>'
+
+
+def _known(value, extra, form):
+  return str(value) + (form.format(extra) if extra else '') if value else ''
+
+
+def _details(results):
+  parts = []
+  for protocol in read.protocols(results):
+    content = tables.conditions_table(results, protocol).to_html() + tables.metrics_table(results, protocol).to_html()
+    parts.append(f'<details><summary>{html.escape(protocol)}</summary>{content}</details>')
+  return ''.join(parts)
+
+
+def _environment(results):
+  parts = []
+  for key, heading in (('environment', 'Environment'), ('config', 'Configuration')):
+    if results.get(key):
+      text = html.escape(json.dumps(results[key], indent=2, ensure_ascii=False))
+      parts.append(
+        f'<details{" open" if key == "environment" else ""}><summary>{heading}</summary><pre>{text}</pre></details>'
+      )
+  return ''.join(parts)
+
+
+def _figures(drawings, *kinds):
+  return ''.join(_embedded(d) for d in drawings if d.name.split('_')[0] in kinds)
+
+
+def _embedded(drawing):
+  data = base64.b64encode(drawing.png).decode('ascii')
+  caption, alt = html.escape(drawing.caption), html.escape(drawing.alt, quote=True)
+  return f'<figure><img src="data:image/png;base64,{data}" alt="{alt}"><figcaption>{caption}</figcaption></figure>\n'
+
+
+def _write_figures(folder, drawings):
+  os.makedirs(folder, exist_ok=True)
+  current = {f'{d.name}.png' for d in drawings}
+  for name in os.listdir(folder):
+    ours = name.endswith('.png') and name.split('_')[0] in ('robustness', 'conditions', 'comparisons', 'contributions')
+    if ours and name not in current:
+      os.remove(os.path.join(folder, name))
+  for drawing in drawings:
+    _replace(os.path.join(folder, f'{drawing.name}.png'), drawing.png)
+
+
+def _replace(path, content):
+  """Writes beside the target and renames, so that a reader never meets half a file."""
+  partial = f'{path}.partial'
+  with open(partial, 'wb') as file:
+    file.write(content)
+  os.replace(partial, path)

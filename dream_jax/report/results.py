@@ -1,0 +1,195 @@
+"""Reading `results.json`: every question the tables and figures ask of it, answered also where a part is absent.
+
+The file may lack contributions, comparisons, summaries, times or whole protocols of a method, hold one seed, or hold
+null where a value was undefined. Absent numbers come back as NaN, absent parts as None.
+"""
+
+import json
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from dream_jax import statistics
+from dream_jax.errors import UserError
+from dream_jax.metrics import higher_is_better
+
+SCHEMA_VERSION = 1
+# They predict the same for everybody, far below the others: axes leave them out.
+CONSTANT_METHODS = ('majority', 'mean')
+
+_LABELS = {
+  'mae': 'MAE', 'corr': 'Corr', 'acc7': 'Acc-7', 'acc5': 'Acc-5', 'acc3': 'Acc-3', 'acc2': 'Acc-2', 'f1': 'F1',
+  'acc2_has0': 'Acc-2 (neg/non-neg)', 'f1_has0': 'F1 (neg/non-neg)',
+  'acc2_non0': 'Acc-2 (neg/pos)', 'f1_non0': 'F1 (neg/pos)',
+  'accuracy': 'Accuracy', 'f1_weighted': 'Weighted F1', 'uar': 'UAR', 'auroc': 'AUROC', 'f1_samples': 'F1 (per sample)',
+  'f1_micro': 'Micro F1', 'f1_macro': 'Macro F1', 'subset_accuracy': 'Subset accuracy', 'map': 'mAP',
+}  # fmt: skip
+_UNSCALED = ('mae', 'corr')
+
+
+class Measure(NamedTuple):
+  """How a metric is written: its label, the factor and the decimals."""
+
+  label: str
+  scale: float
+  digits: int
+
+  def number(self, value: float) -> str:
+    """The value as written in a table; a dash where it is undefined."""
+    return f'{self.scale * value:.{self.digits}f}' if np.isfinite(value) else '–'
+
+  def signed(self, value: float) -> str:
+    return f'{self.scale * value:+.{self.digits}f}' if np.isfinite(value) else '–'
+
+
+class Curve(NamedTuple):
+  """One method under one protocol: mean over seeds and 95 % interval, [conditions] each, NaN where undefined."""
+
+  mean: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+
+def read_results(workdir: str | os.PathLike) -> dict:
+  """The content of `workdir/results.json`.
+
+  Raises:
+    UserError: the file is missing, is not valid JSON or is not a results file of this schema.
+  """
+  path = os.path.join(workdir, 'results.json')
+  try:
+    with open(path, encoding='utf-8') as file:
+      results = json.load(file)
+  except FileNotFoundError:
+    raise UserError(
+      f'no results in {os.fspath(workdir)!r}: {path} is missing; train or study with this workdir first'
+    ) from None
+  except (OSError, ValueError) as error:  # a broken encoding is a ValueError too
+    reason = ' '.join(str(error).split())
+    raise UserError(
+      f'{path} cannot be read as JSON ({reason}); run --mode=evaluate or study again to rewrite it'
+    ) from None
+  if not isinstance(results, dict) or not isinstance(results.get('methods'), dict) or not results['methods']:
+    raise UserError(f'{path} holds no methods; expected a results file written by train, evaluate or study')
+  version = results.get('schema_version')
+  if version != SCHEMA_VERSION:
+    raise UserError(
+      f'{path} has schema_version {version}; this program reads {SCHEMA_VERSION}: run --mode=evaluate again'
+    )
+  return results
+
+
+def measure(metric: str) -> Measure:
+  """How to write a metric: shares of 1 as percentages, the rest as they are."""
+  if metric in _LABELS and metric not in _UNSCALED:
+    return Measure(f'{_LABELS[metric]}, %', 100.0, 1)
+  return Measure(_LABELS.get(metric, metric), 1.0, 3)
+
+
+def primary(results: dict) -> tuple[str, bool]:
+  """(primary metric, higher is better)."""
+  name = results.get('primary_metric') or 'accuracy'
+  better = results.get('higher_is_better')
+  return name, higher_is_better(name) if better is None else bool(better)
+
+
+def title(results: dict, method: str) -> str:
+  """The method's title, its oracle named: no reader may take such a row for a contender."""
+  entry = results['methods'].get(method) or {}
+  oracle = uses_oracle(results, method)
+  return (entry.get('title') or method) + (f' [oracle: {", ".join(oracle)}]' if oracle else '')
+
+
+def uses_oracle(results: dict, method: str) -> list[str]:
+  """What the method is given that no user has, such as the true mask."""
+  return list((results['methods'].get(method) or {}).get('uses_oracle') or ())
+
+
+def protocols(results: dict) -> list[str]:
+  """Every protocol any method was evaluated under, in order of appearance."""
+  return list(dict.fromkeys(p for entry in results['methods'].values() for p in (entry.get('protocols') or {})))
+
+
+def conditions(results: dict, protocol: str) -> list[dict]:
+  """[{'name', 'rate'}] of a protocol, from the first method that has it."""
+  for entry in results['methods'].values():
+    found = (entry.get('protocols') or {}).get(protocol)
+    if found:
+      return found.get('conditions') or []
+  return []
+
+
+def rates(results: dict, protocol: str) -> np.ndarray | None:
+  """The rates [K] if the protocol is a curve (two or more, strictly increasing), else None."""
+  values = [c.get('rate') for c in conditions(results, protocol)]
+  if len(values) < 2 or any(v is None for v in values) or (np.diff(values) <= 0).any():
+    return None
+  return np.asarray(values, np.float64)
+
+
+def metric_names(results: dict) -> list[str]:
+  """Every metric that occurs, the primary one first."""
+  seen = [primary(results)[0]]
+  for entry in results['methods'].values():
+    for protocol in filter(None, (entry.get('protocols') or {}).values()):
+      seen += list(protocol.get('metrics') or {})
+  return list(dict.fromkeys(seen))
+
+
+def per_seed(results: dict, method: str, protocol: str, metric: str) -> np.ndarray | None:
+  """Values [conditions, seeds] of a method; None if it was not evaluated so."""
+  found = ((results['methods'].get(method) or {}).get('protocols') or {}).get(protocol) or {}
+  values = (found.get('metrics') or {}).get(metric)
+  return np.asarray(values, np.float64) if values and all(values) else None
+
+
+def curve(results: dict, method: str, protocol: str, metric: str) -> Curve | None:
+  """Mean and Student interval over seeds at every condition; None if the method was not evaluated so."""
+  values = per_seed(results, method, protocol, metric)
+  if values is None:
+    return None
+  rows = [statistics.summarise(v) for v in values]
+  mean = np.array([np.nan if r['mean'] is None else r['mean'] for r in rows])
+  bounds = np.array([r['ci95'] or (np.nan, np.nan) for r in rows])
+  return Curve(mean, bounds[:, 0], bounds[:, 1])
+
+
+def summary(results: dict, method: str, protocol: str, metric: str) -> dict | None:
+  """{'mean', 'std', 'ci95'} over seeds of the mean over conditions: as stored, else computed; None if absent."""
+  found = ((results['methods'].get(method) or {}).get('protocols') or {}).get(protocol) or {}
+  stored = (found.get('summary') or {}).get(metric)
+  if stored and stored.get('mean') is not None:
+    return stored
+  values = per_seed(results, method, protocol, metric)
+  return None if values is None else statistics.summarise(values.mean(axis=0))
+
+
+def seed_counts(results: dict) -> list[int]:
+  """The numbers of seeds that occur among the methods, ascending."""
+  return sorted({len(entry.get('seeds') or ()) for entry in results['methods'].values()})
+
+
+def contribution(results: dict, method: str) -> dict[str, dict]:
+  """Contribution records of a method by protocol, empty where it has none."""
+  found = (results['methods'].get(method) or {}).get('contribution') or {}
+  return {name: record for name, record in found.items() if name != 'scores' and isinstance(record, dict)}
+
+
+def contribution_scores(results: dict, method: str) -> dict[str, dict]:
+  """{score name: {'mean', 'ci95'}} of a method, such as the AUROC of recognition; empty where it has none."""
+  found = (results['methods'].get(method) or {}).get('contribution') or {}
+  return found.get('scores') or {}
+
+
+def mean(values: np.ndarray | None) -> float:
+  """Mean of what is defined; NaN if nothing is."""
+  return float('nan') if values is None or np.isnan(values).all() else float(np.nanmean(values))
+
+
+def by_modality(record: dict, key: str, num_modalities: int) -> np.ndarray | None:
+  """[conditions, M] of one quantity of a contribution record, NaN for null; None if it is absent."""
+  rows = record.get(key)
+  if not rows:
+    return None
+  return np.array([row if row is not None else [None] * num_modalities for row in rows], np.float64)
