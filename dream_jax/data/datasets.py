@@ -17,6 +17,7 @@ import numpy as np
 
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec
+from dream_jax.suggest import did_you_mean
 
 SPLITS = ('train', 'validation', 'test')
 # Data set -> (module, builder class); a builder lives in a package folder of its own, as TFDS requires.
@@ -99,7 +100,7 @@ def load_dataset(
   """
   base, _, config_name = name.partition('/')
   if base not in _BUILDERS:
-    raise UserError(f'unknown data set {name!r}; known: {", ".join(_NAMES)}')
+    raise UserError(f'unknown data set {name!r}; {did_you_mean(name, _NAMES)}')
   with _quiet():
     module, class_name = _BUILDERS[base]
     builder_class = getattr(importlib.import_module(module), class_name)

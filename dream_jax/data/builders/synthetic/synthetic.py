@@ -1,0 +1,114 @@
+"""Synthetic data with a known answer: how informative every modality of every sample is, is part of the data."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from dream_jax.data.builders.base import ModalityBuilder
+from dream_jax.data.builders.options import custom_config
+from dream_jax.data.builders.synthetic import generate
+from dream_jax.errors import UserError
+from dream_jax.spec import DatasetSpec, ModalitySpec
+
+
+@dataclasses.dataclass(eq=False)
+class SyntheticConfig(tfds.core.BuilderConfig):
+  """Options of the generator.
+
+  Attributes:
+    modalities: two or more of 'vector', 'sequence', 'image', 'tokens'.
+    levels: average level of each modality's strength, in the same order; unequal levels are the imbalance.
+    strength: (lowest, highest) strength before the level; drawn log-uniformly per sample and modality.
+    num_classes: number of classes.
+    train: number of training samples; `validation` and `test` likewise.
+    seed: seed of the generator.
+  """
+
+  modalities: tuple[str, ...] = ('vector', 'sequence', 'image', 'tokens')
+  levels: tuple[float, ...] = (1.6, 1.2, 0.8, 0.5)
+  strength: tuple[float, float] = (0.1, 3.0)
+  num_classes: int = 6
+  train: int = 1500
+  validation: int = 500
+  test: int = 1500
+  seed: int = 0
+
+  def check(self) -> None:
+    """Raises UserError for values that contradict each other."""
+    unknown = [m for m in self.modalities if m not in generate.SHAPES]
+    if unknown or len(set(self.modalities)) != len(self.modalities) or len(self.modalities) < 2:
+      known = ', '.join(generate.SHAPES)
+      raise UserError(f'data option modalities is {self.modalities}; expected two or more different ones of {known}')
+    if len(self.levels) != len(self.modalities) or min(self.levels) <= 0:
+      raise UserError(f'data option levels is {self.levels}; expected {len(self.modalities)} positive numbers')
+    if len(self.strength) != 2 or not 0 < self.strength[0] <= self.strength[1]:
+      raise UserError(f'data option strength is {self.strength}; expected (lowest, highest), both positive')
+    if not 2 <= self.num_classes <= generate.MAX_CLASSES:
+      raise UserError(f'data option num_classes is {self.num_classes}; expected 2 to {generate.MAX_CLASSES}')
+    if min(self.train, self.validation, self.test) < 1:
+      sizes = f'{self.train}, {self.validation}, {self.test}'
+      raise UserError(f'data options train, validation, test are {sizes}; expected at least 1 each')
+
+
+class Synthetic(ModalityBuilder):
+  """Generated classification data; `informativeness` [M] float32 is the strength of each modality of the sample."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'First version.'}
+  BUILDER_CONFIGS = [SyntheticConfig(name='default', description='Four unequally strong modalities, six classes.')]
+  DESCRIPTION = """
+  SYNTHETIC data, made by a seeded generator. Each modality of each sample carries the class with a strength of its own,
+  which is stored as `informativeness` and can be inferred from the features (the nuisance is louder where the signal is
+  weaker). Equal strengths are about equally informative in all modalities.
+  """
+  LICENSE = 'Apache-2.0'
+
+  @property
+  def dataset_spec(self) -> DatasetSpec:
+    config = self.builder_config
+    return DatasetSpec(
+      name=self.name,
+      modalities=tuple(
+        ModalitySpec(kind, kind, generate.SHAPES[kind], vocab_size=generate.VOCAB_SIZE if kind == 'tokens' else 0)
+        for kind in config.modalities
+      ),
+      task='multiclass',
+      num_outputs=config.num_classes,
+      data_kind='synthetic',
+      class_names=tuple(f'class {c}' for c in range(config.num_classes)),
+    )
+
+  def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
+    return {'informativeness': tfds.features.Tensor(shape=(len(self.builder_config.modalities),), dtype=np.float32)}
+
+  @classmethod
+  def config_from_options(cls, name, options):
+    super().config_from_options(name, {})
+    config = custom_config(cls.BUILDER_CONFIGS[0], options)
+    config.check()
+    return config
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    config = self.builder_config
+    samples = generate.generate(
+      config.modalities,
+      config.levels,
+      num_samples=config.train + config.validation + config.test,
+      num_classes=config.num_classes,
+      strength=config.strength,
+      seed=config.seed,
+    )
+    test = config.train + config.validation
+    return {
+      'train': self._generate_examples(samples, 0, config.train),
+      'validation': self._generate_examples(samples, config.train, test),
+      'test': self._generate_examples(samples, test, test + config.test),
+    }
+
+  def _generate_examples(self, samples, start: int, stop: int) -> Iterator[tuple[str, dict]]:
+    for i in range(start, stop):
+      key = f'synthetic{i:06d}'
+      yield key, {'id': key} | {name: values[i] for name, values in samples.items()}
