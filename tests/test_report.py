@@ -225,6 +225,7 @@ def test_poor_results_still_make_a_page(tmp_path, name):
     assert 'MAE, %' not in text
   if name == 'bare':
     assert 'Data kind not recorded' in text
+    assert '2 per method' in text
     assert 'id="comparisons"' not in text
   assert ('id="contributions"' in text) == (name not in ('no contribution', 'bare'))
   assert tables.terminal_text(results)

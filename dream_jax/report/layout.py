@@ -12,7 +12,8 @@ class Table:
   Attributes:
     title: what the table shows.
     columns: header, the first one over the row names.
-    rows: cells, as many a row as there are columns; the first is the row's name.
+    rows: cells, as many a row as there are columns; the first is the row's name. A line break in a cell is one on the
+      page and a space in text.
     note: how to read it; printed below.
     best: (row, column) of cells to stress; text stars them, HTML makes them bold.
     muted: rows that are references and no contenders.
@@ -29,7 +30,7 @@ class Table:
     """The table in lines of at most `width` characters; columns that do not fit follow below, row names repeated."""
     cells = [list(self.columns)]
     for r, row in enumerate(self.rows):
-      cells.append([text + ('*' if (r, c) in self.best else '') for c, text in enumerate(row)])
+      cells.append([text.replace('\n', ' ') + ('*' if (r, c) in self.best else '') for c, text in enumerate(row)])
     sizes = [max(len(line[c]) for line in cells) for c in range(len(self.columns))]
     lines = [self.title]
     for block in _blocks(sizes, width):
@@ -48,12 +49,12 @@ class Table:
     for r, row in enumerate(self.rows):
       cells = [f'<th scope="row">{html.escape(row[0])}</th>']
       for c, text in enumerate(row[1:], start=1):
-        text = html.escape(text)
+        text = html.escape(text).replace('\n', '<br>')
         cells.append(f'<td><strong>{text}</strong></td>' if (r, c) in self.best else f'<td>{text}</td>')
       body.append(f'<tr{" class=muted" if r in self.muted else ""}>{"".join(cells)}</tr>')
     note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ''
     return (
-      f'<div class="table"><div class="scroll"><table><caption>{html.escape(self.title)}</caption>'
+      f'<div class="table"><div class="scroll" tabindex="0"><table><caption>{html.escape(self.title)}</caption>'
       f'<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>{note}</div>'
     )
 

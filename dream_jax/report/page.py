@@ -25,9 +25,11 @@ dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
 .table { margin: 1.5rem 0; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
-th, td { padding: .35rem .75rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e2e2; }
+th, td { padding: .35rem .75rem; text-align: right; vertical-align: top; white-space: nowrap;
+  border-bottom: 1px solid #e2e2e2; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
-th[scope=row] { text-align: left; font-weight: 400; position: sticky; left: 0; background: #fff; }
+th[scope=row] { text-align: left; font-weight: 400; position: sticky; left: 0; background: #fff;
+  white-space: normal; min-width: 8rem; max-width: 16rem; }
 tr.muted th, tr.muted td { color: #595959; font-style: italic; }
 .note, figcaption { font-size: .9rem; color: #555; max-width: 52rem; }
 figure { margin: 2rem 0; } img { max-width: 100%; height: auto; }
@@ -91,6 +93,7 @@ def _page(results, drawings):
     f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
     f'<title>{name}: results</title>\n<style>{_STYLE}</style></head>\n'
     f'<body><main><h1>{name}: results with missing and weak modalities</h1>\n{_banner(results)}\n{_facts(results)}\n'
+    f'<p class="note">{_CAVEAT}</p>'
     f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n{body}</main></body></html>\n'
   )
 
@@ -109,7 +112,7 @@ def _sections(results, drawings):
       ''.join(t.to_html() for t in contributions) + _figures(drawings, 'contributions'),
     ),
     ('details', 'Every condition and metric', _details(results)),
-    ('methods', 'Methods', tables.methods_table(results).to_html() + f'<p>{_CAVEAT}</p>'),
+    ('methods', 'Methods', tables.methods_table(results).to_html()),
     ('intervals', 'How to read the intervals', _INTERVALS),
     ('environment', 'Environment and configuration', _environment(results)),
   ]

@@ -167,7 +167,17 @@ def summary(results: dict, method: str, protocol: str, metric: str) -> dict | No
 
 def seed_counts(results: dict) -> list[int]:
   """The numbers of seeds that occur among the methods, ascending."""
-  return sorted({len(entry.get('seeds') or ()) for entry in results['methods'].values()})
+  return sorted({_num_seeds(entry) for entry in results['methods'].values()})
+
+
+def _num_seeds(entry):
+  widths = [
+    len(row)
+    for protocol in filter(None, (entry.get('protocols') or {}).values())
+    for rows in (protocol.get('metrics') or {}).values()
+    for row in rows
+  ]
+  return len(entry.get('seeds') or ()) or max(widths, default=0)
 
 
 def contribution(results: dict, method: str) -> dict[str, dict]:

@@ -209,8 +209,8 @@ def _comparison_cell(results, comparison):
   if not comparison:
     return '–'
   style, ci = read.measure(comparison['metric']), comparison.get('ci95')
-  bounds = f' [{style.signed(ci[0])}, {style.signed(ci[1])}]' if ci else ''
-  return f'{style.signed(comparison["difference"])}{bounds} {verdict(results, comparison)}'
+  bounds = f'\n[{style.signed(ci[0])}, {style.signed(ci[1])}]' if ci else ''
+  return f'{style.signed(comparison["difference"])} {verdict(results, comparison)}{bounds}'
 
 
 def _has(results, protocol, metric):
