@@ -128,7 +128,7 @@ def auilc(rates, values) -> float:
   return float(np.trapezoid(values, rates) / (rates[-1] - rates[0]))
 
 
-def _checked(spec, prediction, label):
+def _checked(spec, prediction, label) -> tuple[np.ndarray, np.ndarray]:
   """Float32 prediction [n, C] and label in its task's type; float32 because MMSA compares with thresholds in it."""
   prediction, label = np.asarray(prediction, np.float32), np.asarray(label)
   wanted = (len(label), spec.num_outputs) if label.ndim else ()

@@ -7,7 +7,7 @@ switch. Matplotlib is imported where it is used: only a report needs it.
 
 import io
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _COLOURS = ('#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
 _DASHES = ((), (5, 1.5), (1.5, 1.2), (7, 1.5, 1.5, 1.5))
 _INK, _GREY, _GRID = '#222222', '#767676', '#DDDDDD'
-_STYLE = {
+_STYLE: Any = {
   'font.family': 'DejaVu Sans',
   'font.size': 9.5,
   'text.color': _INK,

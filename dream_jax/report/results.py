@@ -122,10 +122,8 @@ def conditions(results: dict, protocol: str) -> list[dict]:
 
 def rates(results: dict, protocol: str) -> np.ndarray | None:
   """The rates [K] if the protocol is a curve (two or more, strictly increasing), else None."""
-  values = [c.get('rate') for c in conditions(results, protocol)]
-  if len(values) < 2 or any(v is None for v in values) or (np.diff(values) <= 0).any():
-    return None
-  return np.asarray(values, np.float64)
+  values = np.array([c.get('rate') for c in conditions(results, protocol)], np.float64)  # null becomes NaN
+  return values if len(values) > 1 and (np.diff(values) > 0).all() else None
 
 
 def metric_names(results: dict) -> list[str]:
