@@ -59,14 +59,13 @@ class Checkpoints:
       latest = manager.latest_step()
       if latest is not None and step < latest:
         raise ValueError(f'{self._directory} holds step {latest}; saving step {step} would leave two histories')
-      if latest == step:
-        return
       self._require_space(state)
       # Orbax finishes one save before it starts the next; waiting here lets us seal it.
       manager.wait_until_finished()
       self._seal()
-      manager.save(step, args=ocp.args.StandardSave(state))
-      self._unsealed.append(self._directory / _STATE / str(step))
+      # Orbax answers False where the step is already there.
+      if manager.save(step, args=ocp.args.StandardSave(state)):
+        self._unsealed.append(self._directory / _STATE / str(step))
 
   def save_best(self, step: int, params: Any) -> None:
     """Saves what selection chose at `step`, in the place of the earlier choice, and waits until it is there.

@@ -138,6 +138,8 @@ def _prepared_builder(builder_class, config, tfds_dir: str | None, manual_dir: s
       raise
     with _naming_broken_files(folder), _quiet():
       builder = builder_class(data_dir=root, config=config)
+  for note in builder.notes:
+    print(note, flush=True)
   return builder
 
 

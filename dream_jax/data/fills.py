@@ -111,9 +111,7 @@ def apply_missing(
   if missing.kind == 'none':
     return inputs
   num_donors = donors[spec.names[0]].shape[0]
-  draw = _draw(
-    missing, spec, rows=rows, num_donors=num_donors, seed=seed, keys=keys, epoch=epoch, backend=backend
-  )
+  draw = _draw(missing, spec, rows=rows, num_donors=num_donors, seed=seed, keys=keys, epoch=epoch, backend=backend)
   if donor_rows is not None:
     draw = draw._replace(donor=donor_rows)
   for m, modality in enumerate(spec.modalities):

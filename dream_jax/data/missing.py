@@ -79,16 +79,17 @@ def validate(missing: Missing, spec: DatasetSpec) -> None:
   for name, rate in missing.rates:
     spec.index(name)
     _check_rate(rate, f'rate of {name!r}')
-  names = [name for name, _ in missing.rates]
-  if len(set(names)) != len(names):
-    raise UserError(f'missingness rates name a modality twice: {", ".join(names)}')
+  rated = [name for name, _ in missing.rates]
+  if len(set(rated)) != len(rated):
+    raise UserError(f'missingness rates name a modality twice: {", ".join(rated)}')
   if missing.kind == 'imbalanced' and not missing.rates:
     raise UserError("missingness of kind 'imbalanced' has no rates; give (modality, rate) pairs")
   if missing.kind != 'imbalanced' and missing.rates:
     raise UserError(f"missingness of kind {missing.kind!r} has rates per modality; only 'imbalanced' uses them")
   if missing.kind == 'subset':
     if isinstance(missing.kept, str) or not missing.kept:
-      raise UserError(f"missingness of kind 'subset' keeps {missing.kept!r}; name at least one of {', '.join(spec.names)}")
+      names = ', '.join(spec.names)
+      raise UserError(f"missingness of kind 'subset' keeps {missing.kept!r}; name at least one of {names}")
     for name in missing.kept:
       spec.index(name)
   elif missing.kept:
@@ -97,7 +98,7 @@ def validate(missing: Missing, spec: DatasetSpec) -> None:
 
 def _check_rate(rate: float, what: str) -> None:
   if not 0.0 <= rate < 1.0:  # NaN fails too.
-    raise UserError(f'missingness {what} is {rate}; expected at least 0 and below 1 (at 1 nothing is left to predict from)')
+    raise UserError(f'missingness {what} is {rate}; expected at least 0 and below 1: at 1 nothing is left')
 
 
 def describe(missing: Missing) -> str:
@@ -105,15 +106,13 @@ def describe(missing: Missing) -> str:
   if missing.kind == 'none':
     return 'complete'
   if missing.kind == 'subset':
-    what = f'only {"+".join(missing.kept)}'
-  elif missing.kind == 'imbalanced':
-    rates = ', '.join(f'{name} {rate:g}' for name, rate in missing.rates)
-    what = f'modality by rates {rates}' + (f', others {missing.rate:g}' if missing.rate else '')
-  else:
-    what = f'{missing.kind} {missing.rate:g}'
-  if missing.rate_law == 'uniform' and missing.kind != 'subset':
-    what = what.replace(f'{missing.kind} ', f'{missing.kind} up to ', 1) if missing.kind != 'imbalanced' else f'{what} at most'
-  return f'{what}, {" or ".join(missing.fills)}'
+    return f'only {"+".join(missing.kept)}, {" or ".join(missing.fills)}'
+  rates = f'{missing.rate:g}'
+  if missing.kind == 'imbalanced':
+    others = (('others', missing.rate),) if missing.rate else ()
+    rates = ', '.join(f'{name} {rate:g}' for name, rate in (*missing.rates, *others))
+  law = 'up to ' if missing.rate_law == 'uniform' else ''
+  return f'{missing.kind} {law}{rates}, {" or ".join(missing.fills)}'
 
 
 def removes(missing: Missing) -> bool:
@@ -129,7 +128,8 @@ class Keep(NamedTuple):
   Attributes:
     slots: bool [B, M], False where a whole modality goes.
     frames: name -> bool [B, T] under 'frames' and 'block', else empty.
-    share: float32 [B, M], how much of each modality stays.
+    share: float32 [B, M], how much of each modality stays. A quotient under 'frames' and 'block', so compilers may
+      differ in its last bit; all else is exact.
   """
 
   slots: Array

@@ -130,7 +130,8 @@ def eval_batches(
   """
   validate(missing, prepared.spec)
   _check_size(missing, split, 'evaluated')
-  return _eval_batches(split, prepared, missing, seed, batch_size, _local_rows(batch_size, process_index, process_count))
+  local = _local_rows(batch_size, process_index, process_count)
+  return _eval_batches(split, prepared, missing, seed, batch_size, local)
 
 
 def _eval_batches(split, prepared, missing, seed, batch_size, local) -> Iterator[Batch]:
@@ -171,7 +172,7 @@ def _lengths(spec: DatasetSpec, features) -> dict[str, Any]:
 
 def _check_size(missing: Missing, split: Split, name: str) -> None:
   if missing.kind != 'none' and len(split) < 2:
-    raise UserError(f'the {name} split has {len(split)} samples; missingness needs 2, a sample and one to stand in for it')
+    raise UserError(f'the {name} split has {len(split)} samples; missingness needs 2: one stands in for the other')
 
 
 def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:

@@ -95,9 +95,7 @@ def prepare(dataset: Dataset, *, train_missing: Missing, seed: int) -> Prepared:
   return Prepared(spec, splits, statistics, zero)
 
 
-def standardise(
-  statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Raw inputs on the scale that models read; a notebook's arrays and a data set's go the same way.
 
   A frame (vector, image) with a NaN or infinite value counts as missing: it becomes raw zero. Values beyond a length
@@ -117,7 +115,9 @@ def standardise(
     if modality.has_length:
       length = np.asarray(inputs.get(modality.length_name, np.full(len(x), modality.shape[0])), np.int32)
       if length.shape != (len(x),):
-        raise UserError(f'{modality.length_name} has shape {length.shape}; expected one length for each of {len(x)} samples')
+        raise UserError(
+          f'{modality.length_name} has shape {length.shape}; expected one length for each of {len(x)} samples'
+        )
       inside = np.arange(modality.shape[0]) < length[:, None]
       outputs[modality.length_name] = length
     if modality.kind == 'tokens':
@@ -151,7 +151,9 @@ def _lengths(spec: DatasetSpec, features: Mapping[str, np.ndarray]) -> dict[str,
   return {m.name: features[m.length_name] for m in spec.modalities if m.has_length}
 
 
-def _observed(modality: ModalitySpec, m: int, features: Mapping[str, np.ndarray], keep: Keep | None, n: int) -> np.ndarray:
+def _observed(
+  modality: ModalitySpec, m: int, features: Mapping[str, np.ndarray], keep: Keep | None, n: int
+) -> np.ndarray:
   """Which frames (vectors, images) of a modality may be read, bool [n, T] or [n]."""
   observed = np.ones(n, bool) if keep is None else keep.slots[:, m]
   if not modality.has_length:
@@ -232,13 +234,13 @@ def _observed_donors(missing, spec, features, keep: Keep, seed, keys) -> tuple[d
     lacking = keep.share[:, m] < 1
     if 'swap' in missing.fills and (alone & lacking).any():
       raise UserError(
-        f'no other sample has {modality.name!r} to swap in; use another fill than swap, or missingness that keeps it somewhere'
+        f'no other sample has {modality.name!r} to swap in; use another fill than swap, or keep the modality somewhere'
       )
   return donors, donor_rows
 
 
 def _draw_among(givers: np.ndarray, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """One of the givers for each of n rows, never the row itself; n, and True in the second result, where there is none."""
+  """One of the givers for each of n rows, never itself; where there is none, n and True in the second result."""
   n = len(word)
   rows = np.arange(n)
   rank = np.searchsorted(givers, rows)

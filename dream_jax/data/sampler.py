@@ -4,10 +4,10 @@ Sample counter k stands for epoch k // n and position k % n; a keyed permutation
 row. Starting the counter at `step * batch_size` therefore continues a stream exactly, and every process knows the
 whole global batch.
 
-The permutation is an alternating Feistel cipher on the a x b >= n grid (Black and Rogaway, Ciphers with arbitrary finite
-domains, CT-RSA 2002) with cycle walking. TensorFlow's `index_shuffle` does the same job but draws orders far from
-uniformly: over 40,000 seeds, pairs of rows of 37 missed equal frequency by a chi-square of 205,000 for 1,331 degrees of
-freedom.
+The permutation is an alternating Feistel cipher on the a x b >= n grid (Black and Rogaway, Ciphers with arbitrary
+finite domains, CT-RSA 2002) with cycle walking. TensorFlow's `index_shuffle` does the same job but draws orders far
+from uniformly: over 40,000 seeds, pairs of rows of 37 missed equal frequency by a chi-square of 205,000 for 1,331
+degrees of freedom.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   CITATION = ''
   LICENSE = ''
   HOMEPAGE = ''
+  notes: tuple[str, ...] = ()  # Lines for the user, set while preparing.
 
   @property
   def dataset_spec(self) -> DatasetSpec:

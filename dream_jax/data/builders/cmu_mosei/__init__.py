@@ -1,0 +1,1 @@
+"""CMU-MOSEI from the feature files of MMSA: see `cmu_mosei.py`."""

@@ -1,0 +1,129 @@
+"""Reads the feature files of MMSA (github.com/thuiar/MMSA), the form in which sentiment data sets are passed around.
+
+A file is a pickle `{'train'|'valid'|'test': {'id', 'text', 'audio', 'vision', 'regression_labels', ...}}`. What the arrays
+hold is checked here against the shapes a data set declares; the files are too large and too often renamed to trust their names.
+Letters: N samples of a split, T time steps, D feature width.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from dream_jax.data.builders.safe_pickle import load_arrays
+from dream_jax.errors import UserError
+
+SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
+_REQUIRED = ('id', 'text', 'audio', 'vision', 'regression_labels')
+_ID = re.compile(r'^(.+?)\$_\$(.+)$')
+
+
+def read_mmsa(
+  path: str, shapes: Mapping[str, tuple[int, int]], *, aligned: bool, label_range: tuple[float, float]
+) -> dict[str, dict[str, Any]]:
+  """Checked content of an MMSA pickle: our split name -> key -> [N, ...] array or list, as in the file.
+
+  Args:
+    path: the file.
+    shapes: [T, D] of 'text', 'audio' and 'vision'.
+    aligned: whether all modalities share the time steps of the text; else `audio_lengths` and `vision_lengths` are needed.
+    label_range: (lowest, highest) regression label.
+
+  Raises:
+    UserError: not such a file; the message says what was found and what was expected.
+  """
+  content = load_arrays(path)
+  required = _REQUIRED if aligned else (*_REQUIRED, 'audio_lengths', 'vision_lengths')
+  if not isinstance(content, dict):
+    raise UserError(f'{path} holds a {type(content).__name__}; expected a dict with the splits train, valid and test')
+  splits = {}
+  for ours, theirs in SPLITS.items():
+    if not isinstance(content.get(theirs), dict):
+      raise UserError(f'{path} has no split {theirs!r}; found {_keys(content)}; expected train, valid and test')
+    split = content[theirs]
+    missing = [key for key in required if key not in split]
+    if missing:
+      kind = 'aligned' if aligned else 'unaligned'
+      raise UserError(f'{path}: split {theirs!r} lacks {", ".join(missing)}, which {kind} files have; found {_keys(split)}')
+    splits[ours] = _checked(split, shapes, label_range, f'{path}: split {theirs!r}')
+  return splits
+
+
+def samples(split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> Iterator[dict[str, Any]]:
+  """Samples of a split that `read_mmsa` returned: id, modalities [T, D] float32 and their lengths, label and what is left.
+
+  Values beyond the length are zero. NaN and infinities are left as they are.
+  """
+  for i, key in enumerate(split['id']):
+    sample = {'id': key, 'label': np.float32(split['regression_labels'][i])}
+    bert = split['text_bert'][i] if 'text_bert' in split else None
+    # BERT gives padding tokens a state too, so for text only the attention mask tells the length.
+    text_length = int(bert[1].sum()) if bert is not None else 0
+    for name, (longest, _) in shapes.items():
+      frames = np.asarray(split[name][i], np.float32)
+      length = text_length or _last_frame(frames)
+      if name != 'text':
+        declared = int(split[f'{name}_lengths'][i]) if f'{name}_lengths' in split else length
+        length = max(declared, _last_frame(frames))  # A frame that says something is not padding.
+      length = min(max(length, 1), longest)
+      frames[length:] = 0.0
+      sample |= {name: frames, f'{name}_length': length}
+    sample['text_bert'] = np.zeros((3, shapes['text'][0]), np.int32) if bert is None else np.asarray(bert, np.int32)
+    sample['raw_text'] = str(split['raw_text'][i]) if 'raw_text' in split else ''
+    sample['label_text'] = str(split['annotations'][i]) if 'annotations' in split else ''
+    yield sample
+
+
+def _checked(split: dict[str, Any], shapes, label_range: tuple[float, float], where: str) -> dict[str, Any]:
+  """The split with ids as list of str and labels as float32 [N]; raises UserError where anything is off."""
+  ids = [i.decode('utf-8', 'replace') if isinstance(i, bytes) else str(i) for i in split['id']]
+  if not ids:
+    raise UserError(f'{where} is empty')
+  odd = next((i for i in ids if not _ID.match(i)), None)
+  if odd is not None:
+    raise UserError(f'{where} has id {odd!r}; expected VIDEO$_$CLIP')
+  if len(set(ids)) != len(ids):
+    twice = next(i for i in sorted(set(ids)) if ids.count(i) > 1)
+    raise UserError(f'{where} has id {twice!r} more than once; expected every id once')
+  expected = {name: (len(ids), *shape) for name, shape in shapes.items()}
+  expected['regression_labels'] = (len(ids),)
+  for optional in ('audio_lengths', 'vision_lengths', 'raw_text', 'annotations'):
+    if optional in split:
+      expected[optional] = (len(ids),)
+  if 'text_bert' in split:
+    expected['text_bert'] = (len(ids), 3, shapes['text'][0])
+  checked = dict(split, id=ids)
+  for key, shape in expected.items():
+    values = split[key] if isinstance(split[key], np.ndarray) else _as_array(split[key], f'{where}: {key}')
+    if key == 'regression_labels' and values.shape == (len(ids), 1):
+      values = values[:, 0]
+    if values.shape != shape:
+      raise UserError(f'{where}: {key} has shape {values.shape}; expected {shape}: is this the file of another data set?')
+    numeric = key not in ('raw_text', 'annotations')
+    if numeric and values.dtype.kind not in 'fiu':
+      raise UserError(f'{where}: {key} holds {values.dtype}; expected numbers')
+    checked[key] = values
+  labels = checked['regression_labels']
+  low, high = label_range
+  if not (np.isfinite(labels).all() and labels.min() >= low - 1e-6 and labels.max() <= high + 1e-6):
+    raise UserError(f'{where}: regression_labels lie in [{labels.min()}, {labels.max()}]; expected [{low}, {high}]')
+  return checked
+
+
+def _as_array(values: Any, where: str) -> np.ndarray:
+  """A list as an array."""
+  try:
+    return np.asarray(values)
+  except ValueError as error:
+    raise UserError(f'{where} is a list of unequal parts; expected one array') from error
+
+
+def _last_frame(frames: np.ndarray) -> int:
+  """Number of frames up to the last that is not all zero (NaN is not zero)."""
+  used = np.flatnonzero((frames != 0).any(axis=-1))
+  return int(used[-1]) + 1 if len(used) else 0
+
+
+def _keys(content: dict) -> str:
+  return ', '.join(str(k) for k in list(content)[:20]) or 'nothing'

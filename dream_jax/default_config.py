@@ -1,0 +1,87 @@
+"""The fields every config has, with their defaults; a file in `configs/` starts from them and changes what it studies."""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_default() -> ConfigDict:
+  """A fresh config; `data.name`, `name` and `protocols` are the caller's to set."""
+  config = ConfigDict()
+  config.name = ''  # names the default workdir and the report
+  config.seed = 0  # first seed; run i has seed + i
+  config.num_seeds = 10  # trained together in one compiled program
+
+  config.data = ConfigDict()
+  config.data.name = ''  # data set; --mode=list shows them
+  config.data.tfds_dir = config_dict.placeholder(str)  # prepared data sets (default: ~/tensorflow_datasets)
+  config.data.manual_dir = config_dict.placeholder(str)  # files you downloaded yourself
+  config.data.options = ConfigDict()  # options of generated data sets
+
+  config.model = ConfigDict()
+  config.model.name = 'dream'  # the method under study
+  config.model.width = 32  # latent width of every modality
+  config.model.hidden = 64  # hidden width of heads and estimators
+  config.model.sequence_encoder = 'tcn'  # 'tcn' or 'transformer'
+  config.model.dropout = 0.2  # on latents
+  config.model.head_dropout = 0.3  # inside prediction heads
+  config.model.recognise = True  # estimate which slots hold real content
+  config.model.agreement = True  # let modalities testify about each other
+  config.model.assess = True  # estimate contributions
+  config.model.sharpness = 0.5  # exponent of the estimated shares in the soft mask; 0 leaves presence alone
+  config.model.reconstruct = 'selective'  # 'selective', 'always' or 'never'
+  config.model.gate_threshold = 0.3  # contribution below which a modality is replaced (an equal share is 1)
+  config.model.gate_temperature = 0.1  # softness of the gate
+  config.model.fusion = 'soft_mask'  # 'soft_mask', 'hard_mask', 'uniform' or 'posterior'
+
+  config.losses = ConfigDict()  # weights beside the task loss; 0 turns a term off
+  config.losses.unimodal = 0.3  # every modality predicts alone
+  config.losses.coalition = 0.5  # a random coalition predicts
+  config.losses.estimator = 1.0  # shares follow the contribution target
+  config.losses.recognition = 1.0  # the coalition that injection left intact is found
+  config.losses.reconstruction = 1.0  # removed latents are rebuilt
+  config.losses.confidence = 0.2  # quality of reconstructions is predicted
+  config.losses.target = 'shapley'  # 'shapley', 'leave_one_out' or 'confidence'
+  config.losses.target_temperature = 0.1  # of the softmax that turns values into shares
+
+  # Trained beside it, same budget, for comparison.
+  config.controls = ('concat+dropout', 'late+dropout', 'concat', 'unimodal', 'majority', 'oracle+dropout')
+
+  config.inject = ConfigDict()  # modality dropout in training, known to the trainer and hidden from the model
+  config.inject.rate = 0.7  # every sample draws its own rate from U(0, rate)
+  config.inject.fills = ('zeros', 'noise', 'swap')  # every removed slot draws one
+
+  config.train_missing = ConfigDict()  # what is missing from the training data themselves, and never read
+  config.train_missing.kind = 'none'  # 'none', 'modality', 'subset', 'frames', 'imbalanced' or 'block'
+  config.train_missing.rate = 0.0  # probability or share
+  config.train_missing.rate_law = 'fixed'  # 'fixed', or 'uniform' for U(0, rate) a sample
+  config.train_missing.rates = ()  # (modality, rate) pairs of 'imbalanced'
+  config.train_missing.kept = ()  # modalities that 'subset' keeps
+  config.train_missing.fills = ('zeros',)  # what stands in their place
+
+  # What is tested: KIND/FILL, see --mode=list.
+  config.protocols = (
+    'modality/zeros',
+    'modality/noise',
+    'modality/swap',
+    'subset/zeros',
+    'subset/swap',
+    'imbalanced/zeros',
+  )
+
+  config.optimizer = ConfigDict()  # AdamW, linear warm-up, cosine decay
+  config.optimizer.learning_rate = 3e-3  # peak
+  config.optimizer.weight_decay = 1e-3
+  config.optimizer.warmup_fraction = 0.05  # of all steps
+  config.optimizer.clip_norm = 1.0  # global norm of gradients
+
+  config.train = ConfigDict()
+  config.train.batch_size = 64  # samples a step and seed
+  config.train.epochs = 60
+  config.train.num_evals = 12  # readings of the validation set; the best is selected
+  config.train.validation_draws = 4  # draws of missingness a reading averages
+  config.train.eval_batch_size = 1024  # samples a step of evaluation; any value gives the same metrics
+  config.train.checkpoint_seconds = 20.0  # pause between checkpoints
+
+  config.parallel = ConfigDict()  # devices along the axes of the mesh, -1 for what is left
+  config.parallel.seed = 1
+  config.parallel.data = -1
+  return config

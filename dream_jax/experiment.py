@@ -1,0 +1,228 @@
+"""One run of the command line: every method of a config is trained, evaluated and compared; what is done stays done.
+
+  WORKDIR/config.json         the config it belongs to
+  WORKDIR/spec.json, statistics.npz   what a predictor needs beside the parameters
+  WORKDIR/checkpoints/METHOD  states and selected parameters
+  WORKDIR/methods/METHOD.*    results of a finished method
+  WORKDIR/results.json        all of them, with comparisons
+  WORKDIR/report.html         the same to look at
+"""
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dream_jax import workdirs
+from dream_jax.checkpoints import Checkpoints
+from dream_jax.config_guard import check_workdir
+from dream_jax.data.datasets import load_dataset
+from dream_jax.data.missing import describe
+from dream_jax.data.prepare import Prepared, prepare
+from dream_jax.data.protocols import conditions
+from dream_jax.errors import UserError
+from dream_jax.evaluate import ConstantPredictor, Row, evaluate_method
+from dream_jax.metrics import primary_metric
+from dream_jax.models.registry import Method, find_method
+from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
+from dream_jax.report.page import write_report
+from dream_jax.report.tables import terminal_text
+from dream_jax.statistics import holm, paired_comparison
+from dream_jax.train import Trainer
+from dream_jax.writers import plain, write_json
+
+
+def train(config: Any, workdir: str) -> None:
+  """Trains what the workdir lacks, evaluates, and writes results and report; see the module's docstring.
+
+  Args:
+    config: a ConfigDict.
+    workdir: folder of the run.
+
+  Raises:
+    UserError: something in the config, the data or the workdir is not as it should be.
+  """
+  recipe = recipe_from_config(config)
+  prepared = _prepare(recipe)
+  check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS)
+  workdirs.write_predictor_parts(workdir, prepared)
+  for name in recipe.methods:
+    method = find_method(name)
+    if workdirs.is_finished(workdir, name):
+      print(f'{name}: finished before', flush=True)
+      continue
+    _train_method(method, recipe, prepared, workdir)
+  _finish(recipe, prepared, config, workdir)
+
+
+def evaluate(config: Any, workdir: str) -> None:
+  """Evaluates the selected parameters of a workdir again; `config.protocols` may differ from those of training.
+
+  Raises:
+    UserError: the workdir holds no finished training, or was made with another config.
+  """
+  recipe = recipe_from_config(config)
+  if not os.path.isfile(os.path.join(workdir, 'config.json')):
+    raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
+  check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
+  prepared = _prepare(recipe)
+  for name in recipe.methods:
+    method = find_method(name)
+    before = workdirs.read_method(workdir, name)
+    if method.model == 'majority':
+      predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
+    else:
+      with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
+        trainer = Trainer(method, recipe, prepared)
+        found = checkpoints.restore_best(trainer.abstract_state.params)
+      if found is None:
+        raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
+      predictor, params = trainer.predictor, found[1]
+    rows = evaluate_method(method, predictor, params, prepared, recipe.protocols, seed=recipe.seed)
+    workdirs.write_method(workdir, name, before.facts, rows)
+    print(f'{name}: evaluated', flush=True)
+  _finish(recipe, prepared, config, workdir)
+
+
+def _prepare(recipe: Recipe) -> Prepared:
+  data = recipe.data
+  dataset = load_dataset(data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, options=data.options)
+  for protocol in recipe.protocols:
+    conditions(protocol, dataset.spec)  # An unknown protocol is refused before hours of training, not after.
+  return prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)
+
+
+def _train_method(method: Method, recipe: Recipe, prepared: Prepared, workdir: str) -> None:
+  """Trains and evaluates one method, and writes its results."""
+  facts: dict[str, Any] = {'num_params': 0, 'train_seconds': 0.0, 'compile_seconds': 0.0}
+  if method.model == 'majority':
+    predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
+  else:
+    trainer = Trainer(method, recipe, prepared)
+    trained = trainer.run(workdir)
+    predictor, params = trainer.predictor, trained.params
+    facts = {
+      'num_params': trainer.num_params,
+      'train_seconds': trained.train_seconds,
+      'compile_seconds': trained.compile_seconds,
+      'best_step': trained.best_step.tolist(),
+      'validation_score': trained.best_score.tolist(),
+    }
+  start = time.perf_counter()
+  rows = evaluate_method(method, predictor, params, prepared, recipe.protocols, seed=recipe.seed)
+  facts['evaluate_seconds'] = time.perf_counter() - start
+  workdirs.write_method(workdir, method.name, facts, rows)
+  print(
+    f'{method.name}: compiled in {facts["compile_seconds"]:.1f} s, trained in {facts["train_seconds"]:.1f} s,'
+    f' evaluated in {facts["evaluate_seconds"]:.1f} s',
+    flush=True,
+  )
+
+
+def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> None:
+  """Assembles `results.json`, writes the report and prints the tables."""
+  results = assemble(recipe, prepared, config, workdir)
+  write_json(Path(workdir) / 'results.json', results)
+  report = write_report(workdir)
+  print(terminal_text(results))
+  seconds = [m for m in results['methods'].values() if m.get('compile_seconds') is not None]
+  names = {m['method']: m for m in seconds}
+  print(f'compile time {sum(m["compile_seconds"] for m in names.values()):.1f} s in all, training'
+        f' {sum(m["train_seconds"] for m in names.values()):.1f} s')
+  print(f'results: {workdir}/results.json')
+  print(f'report: {report}', flush=True)
+
+
+def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> dict[str, Any]:
+  """The content of `results.json` from the finished methods of a workdir."""
+  spec = prepared.spec
+  metric, higher = primary_metric(spec)
+  methods: dict[str, Any] = {}
+  rows: dict[str, Row] = {}
+  for name in recipe.methods:
+    method, finished = find_method(name), workdirs.read_method(workdir, name)
+    for row in finished.rows:
+      rows[row.name] = row
+      methods[row.name] = {
+        'title': row.title,
+        'method': name,
+        'uses_oracle': list(method.uses_oracle),
+        'seeds': list(recipe.seeds),
+        'selection': 'validation' if method.model != 'majority' else 'none',
+        'train_regime': _regime(method, recipe),
+        'protocols': row.protocols,
+        'contribution': row.contribution,
+        **finished.facts,
+      }
+  return {
+    'schema_version': 1,
+    'dataset': spec.name,
+    'data_kind': spec.data_kind,
+    'task': spec.task,
+    'num_outputs': spec.num_outputs,
+    'modalities': list(spec.names),
+    'primary_metric': metric,
+    'higher_is_better': higher,
+    'num_train': len(prepared.splits['train']),
+    'num_validation': len(prepared.splits['validation']),
+    'num_test': len(prepared.splits['test']),
+    'environment': environment(),
+    'config': plain(config),
+    'methods': methods,
+    'comparisons': compare(recipe.methods[0], rows, metric) if recipe.methods[0] in rows else [],
+  }
+
+
+def compare(reference: str, rows: dict[str, Row], metric: str) -> list[dict[str, Any]]:
+  """The reference against every other row under every protocol; p values corrected over all of them (Holm)."""
+  found = []
+  for name, row in rows.items():
+    for protocol, scores in rows[reference].sample_scores.items():
+      if name != reference and protocol in row.sample_scores:
+        c = paired_comparison(scores, row.sample_scores[protocol])
+        found.append(
+          {
+            'a': reference,
+            'b': name,
+            'protocol': protocol,
+            'metric': metric,
+            'difference': c.difference,
+            'ci95': c.ci95,
+            'p': c.p,
+          }
+        )
+  testable = [entry for entry in found if entry['p'] is not None and np.isfinite(entry['p'])]
+  for entry, p in zip(testable, holm([entry['p'] for entry in testable]), strict=True):
+    entry['p_holm'] = p
+  return found
+
+
+def _regime(method: Method, recipe: Recipe) -> str:
+  missing = recipe.train_missing
+  data = 'complete training data' if missing.kind == 'none' else f'training data incomplete: {describe(missing)}'
+  injected = f'injected {describe(recipe.inject.missing())}' if method.inject else 'nothing injected'
+  return f'{data}; {injected}'
+
+
+def environment() -> dict[str, Any]:
+  """Versions and devices, for the record."""
+  import importlib.metadata as metadata
+
+  packages = ('dream-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-cpu')
+  versions = {}
+  for name in packages:
+    try:
+      versions[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      versions[name] = 'not installed'
+  devices = jax.devices()
+  return {
+    'versions': {'python': platform.python_version(), **versions},
+    'devices': f'{len(devices)} x {devices[0].device_kind}',
+    'platform': platform.platform(),
+    'cores': os.cpu_count(),
+  }

@@ -1,0 +1,1 @@
+"""The controls: what a method has to beat, sharing DREAM's encoders, trainer and budget."""

@@ -1,0 +1,32 @@
+"""Late averaging: one model a modality and the mean of what they say; a strong control under missing modalities."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dream_jax.models.encoders import Encoders, Inputs
+from dream_jax.models.layers import SlotDense
+from dream_jax.models.outputs import Outputs
+from dream_jax.models.sizes import Sizes
+from dream_jax.spec import DatasetSpec
+
+
+class SeparateHeads(nn.Module):
+  """Every modality predicts by itself; the prediction is the mean of theirs (late averaging).
+
+  Trained on the mean it is the late-averaging control. Trained on the sum of the separate losses it is all unimodal
+  models side by side: no parameter is shared, so each is what it would be alone.
+  """
+
+  spec: DatasetSpec
+  sizes: Sizes = Sizes()
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
+    s, c = self.sizes, self.spec.num_outputs
+    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    h = nn.gelu(SlotDense(s.hidden, name='in')(z))
+    each = SlotDense(c, name='out')(nn.Dropout(s.head_dropout, deterministic=not train)(h))
+    if self.spec.task == 'multiclass':
+      each = jax.nn.log_softmax(each, axis=-1)
+    return Outputs(prediction=jnp.mean(each, axis=1), unimodal_predictions=each, latents=z)

@@ -1,0 +1,165 @@
+"""DREAM, top to bottom: encode -> recognise -> assess -> reconstruct -> fuse.
+
+Source: Bi et al., "Two Challenges, One Solution: Robust Multimodal Learning through Dynamic Modality Recognition and
+Enhancement", Findings of EMNLP 2025. Only the paper's abstract is public. It fixes the stages (sample-level assessment of
+modalities, selective reconstruction of missing or under-performing ones, soft-mask fusion by estimated contribution) and
+that neither full-modality training data nor annotations of what is missing are needed. Every formula here is our own.
+
+No mask enters the forward pass: what is missing has to be recognised from the inputs. B samples, M modalities, D latent
+width, K natural parameters of the target's distribution (see `evidence.py`), G coalitions.
+"""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from dream_jax.models import evidence
+from dream_jax.models.coalitions import coalition_matrix
+from dream_jax.models.contribution import ContributionEstimator
+from dream_jax.models.encoders import Encoders, Inputs
+from dream_jax.models.fusion import SoftMaskFusion
+from dream_jax.models.layers import SlotDense
+from dream_jax.models.outputs import Outputs
+from dream_jax.models.recognition import Recogniser
+from dream_jax.models.reconstruction import Reconstructor
+from dream_jax.models.sizes import Sizes
+from dream_jax.spec import DatasetSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class DreamSettings(Sizes):
+  """Sizes and switches of DREAM; every part can be turned off for an ablation.
+
+  Attributes:
+    recognise: whether presence is estimated; without it every slot counts as real.
+    agreement: whether recognition lets modalities testify about each other.
+    assess: whether contributions follow the estimator; without it they are the presence alone.
+    sharpness: beta in c_m = (M pi_m)^beta p_m: 0 ignores the estimated shares, 1 takes them at face value.
+    reconstruct: 'selective' replaces latents by the gate, 'always' fully, 'never' leaves them.
+    gate_threshold: contribution below which a modality is replaced (an equal share counts 1).
+    gate_temperature: softness of the gate.
+    fusion: 'soft_mask' weighs by contribution, 'hard_mask' rounds the weights to 0 or 1, 'uniform' ignores them, and
+      'posterior' mixes the predictions of all coalitions by their posterior probability.
+  """
+
+  recognise: bool = True
+  agreement: bool = True
+  assess: bool = True
+  sharpness: float = 0.5
+  reconstruct: Literal['selective', 'always', 'never'] = 'selective'
+  gate_threshold: float = 0.3
+  gate_temperature: float = 0.1
+  fusion: Literal['soft_mask', 'hard_mask', 'uniform', 'posterior'] = 'soft_mask'
+
+  def sizes(self) -> Sizes:
+    """The part that the controls share."""
+    return Sizes(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Sizes)})
+
+
+@flax.struct.dataclass
+class Trace:
+  """Everything a forward pass computes; the losses read it, users get `Outputs`."""
+
+  outputs: Outputs
+  log_coalition: jax.Array  # [B, G] log P(S | x)
+  log_shares: jax.Array  # [B, M] log pi
+  coalition_predictions: jax.Array | None  # [B, G, C], in training only
+  confidence: jax.Array | None  # [B, M] predicted quality of the reconstructions
+  prior: jax.Array  # [K]
+
+
+class Dream(nn.Module):
+  """DREAM as a Flax module: `apply({'params': p}, inputs, train=False) -> Outputs`."""
+
+  spec: DatasetSpec
+  settings: DreamSettings = DreamSettings()
+
+  def setup(self):
+    s = self.settings
+    k = evidence.num_natural(self.spec)
+    self.encoders = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.heads = SlotDense(k)
+    self.prior = self.param('prior', nn.initializers.zeros, (k,))
+    if s.recognise:
+      self.recogniser = Recogniser(self.spec, s.agreement)
+    if s.assess:
+      self.estimator = ContributionEstimator(s.hidden, s.head_dropout)
+    if s.reconstruct != 'never':
+      self.reconstructor = Reconstructor(s.hidden)
+    self.fusion = SoftMaskFusion(self.spec, s.hidden, s.head_dropout)
+
+  def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
+    """Outputs of a batch; inputs are standardised features, each with batch axis B, and lengths of sequences."""
+    return self.trace(inputs, train=train).outputs
+
+  def encode(self, inputs: Inputs, *, train: bool = False) -> jax.Array:
+    """Latents [B, M, D]."""
+    return self.encoders(inputs, train=train)
+
+  def trace(self, inputs: Inputs, *, train: bool) -> Trace:
+    """The forward pass with its intermediate values."""
+    s, m = self.settings, self.spec.num_modalities
+    # Encode. Each modality also predicts the target by itself: its evidence.
+    z = self.encode(inputs, train=train)
+    eta = evidence.from_raw(self.spec, self.heads(z))
+    batch = z.shape[0]
+    coalitions = jnp.asarray(coalition_matrix(m), z.dtype)
+
+    # Recognise which slots hold real content. The task loss must not bend this probability to its own ends.
+    if s.recognise:
+      log_coalition, presence = self.recogniser(inputs, eta, self.prior)
+      trusted = stop_gradient(presence)
+    else:
+      log_coalition = jnp.broadcast_to(jnp.where(coalitions.sum(-1) == m, 0.0, -1e9), (batch, coalitions.shape[0]))
+      presence = trusted = jnp.ones((batch, m), z.dtype)
+
+    # Assess how much each modality contributes: 1 is an equal share, and there.
+    if s.assess:
+      log_shares = self.estimator(z, eta, trusted, train=train)
+    else:
+      log_shares = jnp.full((batch, m), -jnp.log(float(m)), z.dtype)
+    contributions = jnp.exp(s.sharpness * (stop_gradient(log_shares) + jnp.log(float(m)))) * trusted
+
+    # Reconstruct, selectively: missing and under-performing modalities are replaced, the others left alone.
+    if s.reconstruct == 'never':
+      gates, reconstructions, confidence = jnp.zeros_like(contributions), None, None
+      enhanced, soft_mask = z, contributions
+    else:
+      reconstructions, confidence = self.reconstructor(z, contributions)
+      if s.reconstruct == 'always':
+        gates = jnp.ones_like(contributions)
+      else:
+        gates = jax.nn.sigmoid((s.gate_threshold - contributions) / s.gate_temperature)
+      enhanced = (1.0 - gates)[..., None] * z + gates[..., None] * reconstructions
+      soft_mask = (1.0 - gates) * contributions + gates * stop_gradient(confidence)
+
+    # Fuse by soft mask.
+    evidence_of_slots = evidence.from_raw(self.spec, self.heads(enhanced))
+    if s.fusion == 'hard_mask':
+      soft_mask = jnp.round(jnp.minimum(soft_mask, 1.0))
+    elif s.fusion == 'uniform':
+      soft_mask = jnp.ones_like(soft_mask)
+    every_coalition = None
+    if train or s.fusion == 'posterior':
+      weights = jnp.broadcast_to(coalitions, (batch, *coalitions.shape))
+      every_coalition = self.fusion(z, eta, self.prior, weights, train=train)
+    if s.fusion == 'posterior':
+      prediction = evidence.mixture(self.spec, stop_gradient(log_coalition), every_coalition)
+    else:
+      prediction = self.fusion(enhanced, evidence_of_slots, self.prior, soft_mask[:, None], train=train)[:, 0]
+    outputs = Outputs(
+      prediction=prediction,
+      contributions=jnp.exp(log_shares) * m * presence,
+      presence=presence,
+      gates=gates,
+      soft_mask=soft_mask,
+      unimodal_predictions=evidence.predict(self.spec, self.prior, eta),
+      latents=z,
+      reconstructions=reconstructions,
+    )
+    return Trace(outputs, log_coalition, log_shares, every_coalition, confidence, self.prior)

@@ -1,0 +1,86 @@
+"""Predictions as evidence: natural parameters that add up over modalities.
+
+If modalities are independent given the target, p(y | x_1..x_M) is proportional to p(y) prod_m p(y | x_m) / p(y). In natural
+parameters a product is a sum, so each modality contributes an evidence vector `eta_m` [K], a coalition sums its members'
+vectors, and the log-partition function of the sum says how well the members agree (section "recognise" of `dream.py`).
+This holds for every task, with its own conjugate family:
+
+  multiclass  categorical, K = C, eta = log p(y | x_m) - log p(y)
+  binary, multilabel  independent Bernoulli, K = C
+  regression  Gaussian with a standard-normal prior (targets are standardised), K = 2: precision times mean, and precision
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dream_jax.spec import DatasetSpec
+
+
+def num_natural(spec: DatasetSpec) -> int:
+  """K, the number of natural parameters of the task."""
+  return 2 if spec.task == 'regression' else spec.num_outputs
+
+
+def from_raw(spec: DatasetSpec, raw: jax.Array) -> jax.Array:
+  """Evidence [..., K] from unconstrained numbers [..., K]: a Gaussian's precision is made non-negative."""
+  if spec.task != 'regression':
+    return raw
+  precision = jax.nn.softplus(raw[..., 1:])
+  return jnp.concatenate([raw[..., :1] * precision, precision], axis=-1)
+
+
+def log_partition(spec: DatasetSpec, prior: jax.Array, eta: jax.Array) -> jax.Array:
+  """log sum_y p(y) exp(eta . T(y)), [...]: the log evidence of a coalition that shares one target.
+
+  Args:
+    spec: names the task.
+    prior: [K] natural parameters of p(y); unused for regression, whose prior is standard normal.
+    eta: [..., K] summed evidence.
+  """
+  if spec.task == 'multiclass':
+    prior = jnp.broadcast_to(prior, eta.shape)
+    return jax.nn.logsumexp(prior + eta, axis=-1) - jax.nn.logsumexp(prior, axis=-1)
+  if spec.task == 'regression':
+    precision = 1.0 + eta[..., 1]
+    return 0.5 * jnp.square(eta[..., 0]) / precision - 0.5 * jnp.log(precision)
+  prior = jnp.broadcast_to(prior, eta.shape)
+  return (jax.nn.softplus(prior + eta) - jax.nn.softplus(prior)).sum(-1)
+
+
+def predict(spec: DatasetSpec, prior: jax.Array, eta: jax.Array) -> jax.Array:
+  """Prediction [..., C] of summed evidence [..., K]: log-probabilities, logits or a mean."""
+  if spec.task == 'multiclass':
+    return jax.nn.log_softmax(jnp.broadcast_to(prior, eta.shape) + eta, axis=-1)
+  if spec.task == 'regression':
+    return eta[..., :1] / (1.0 + eta[..., 1:])
+  return jnp.broadcast_to(prior, eta.shape) + eta
+
+
+def mixture(spec: DatasetSpec, log_weight: jax.Array, prediction: jax.Array) -> jax.Array:
+  """Prediction [..., C] of a mixture of predictions [..., G, C] with log weights [..., G] that sum to one."""
+  if spec.task == 'multiclass':
+    return jax.nn.logsumexp(log_weight[..., None] + jax.nn.log_softmax(prediction, axis=-1), axis=-2)
+  if spec.task == 'regression':
+    return (jnp.exp(log_weight)[..., None] * prediction).sum(-2)
+  positive = jax.nn.logsumexp(log_weight[..., None] + jax.nn.log_sigmoid(prediction), axis=-2)
+  negative = jax.nn.logsumexp(log_weight[..., None] + jax.nn.log_sigmoid(-prediction), axis=-2)
+  return positive - negative
+
+
+def score(spec: DatasetSpec, prediction: jax.Array, label: jax.Array) -> jax.Array:
+  """How good a prediction is, [...]: log-likelihood of the label, or minus the Huber distance for regression.
+
+  Args:
+    spec: names the task.
+    prediction: [..., C].
+    label: int or float [...] ([..., C] for multilabel), broadcast against the prediction's leading axes by the caller.
+  """
+  if spec.task == 'multiclass':
+    logp = jax.nn.log_softmax(prediction, axis=-1)
+    return jnp.take_along_axis(logp, label[..., None].astype(jnp.int32), axis=-1)[..., 0]
+  if spec.task == 'regression':
+    error = jnp.abs(prediction[..., 0] - label)
+    return -jnp.where(error < 0.5, jnp.square(error), error - 0.25)
+  label = label if spec.task == 'multilabel' else label[..., None]
+  label = label.astype(prediction.dtype)
+  return (label * jax.nn.log_sigmoid(prediction) + (1.0 - label) * jax.nn.log_sigmoid(-prediction)).sum(-1)

@@ -1,0 +1,38 @@
+"""Fuse: one prediction from modalities that are trusted to different degrees.
+
+The head is defined on any weighting w in [0, inf)^M, so that it predicts from a soft mask, and from every coalition
+(w in {0, 1}^M) when contributions are measured.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dream_jax.models import evidence
+from dream_jax.models.layers import SlotDense
+from dream_jax.spec import DatasetSpec
+
+
+class SoftMaskFusion(nn.Module):
+  """Predictions [B, G, C] from G weightings of the same latents: weighted evidence plus what it leaves out.
+
+    predict(sum_m w_m eta_m) + MLP(sum_m w_m V_m z_m + U w)
+
+  The sum of evidence is right if modalities are independent given the target; the perceptron, which starts at zero,
+  learns how they are not.
+  """
+
+  spec: DatasetSpec
+  hidden: int = 64
+  dropout: float = 0.3
+
+  @nn.compact
+  def __call__(
+    self, z: jax.Array, eta: jax.Array, prior: jax.Array, weights: jax.Array, *, train: bool
+  ) -> jax.Array:
+    """`z` [B, M, D] latents, `eta` [B, M, K] evidence, `prior` [K], `weights` [B, G, M]."""
+    x = jnp.einsum('bgm,bmh->bgh', weights, SlotDense(self.hidden, name='slots')(z))
+    x = nn.gelu(x + nn.Dense(self.hidden, name='weights')(weights))
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    correction = nn.Dense(self.spec.num_outputs, kernel_init=nn.initializers.zeros, name='out')(x)
+    return evidence.predict(self.spec, prior, jnp.einsum('bgm,bmk->bgk', weights, eta)) + correction

@@ -1,0 +1,29 @@
+"""What every model returns, so that one trainer, one evaluation and one notebook API serve them all."""
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class Outputs:
+  """Result of one forward pass; parts that a model does not have are None.
+
+  Attributes:
+    prediction: [B, C] logits, log-probabilities (multiclass) or standardised values (regression).
+    contributions: [B, M] estimated contribution of each modality; 1 is "an equal share, and there".
+    presence: [B, M] probability that the slot holds real content of this sample.
+    gates: [B, M] share of each latent that was replaced by its reconstruction.
+    soft_mask: [B, M] weight of each modality in the fusion.
+    unimodal_predictions: [B, M, C] predictions from each modality alone.
+    latents: [B, M, D] encoded modalities.
+    reconstructions: [B, M, D] what the other modalities say the latent should be.
+  """
+
+  prediction: jax.Array
+  contributions: jax.Array | None = None
+  presence: jax.Array | None = None
+  gates: jax.Array | None = None
+  soft_mask: jax.Array | None = None
+  unimodal_predictions: jax.Array | None = None
+  latents: jax.Array | None = None
+  reconstructions: jax.Array | None = None

@@ -1,0 +1,80 @@
+"""Recognise: which slots hold real content of this sample, and which are missing, corrupted or foreign?
+
+Nobody tells the model. Two signals answer, and one posterior joins them.
+
+Each slot by itself: a net of its own reads the raw features (layer-normalised latents hide magnitude) and gives the
+log odds a_m that the slot is real. Zeros and noise are found this way; another sample's content looks real to it.
+
+The slots together: if the modalities in S are real they speak about one target, and the evidence of section
+`evidence.py` says how well they agree. By Bayes' rule, with conditional independence given the target,
+
+  P(S | x)  ~  P(S)  prod_{m in S} exp(a_m)  sum_y p(y) prod_{m in S} p(y | x_m) / p(y)
+
+for every coalition S. The probability that slot m is real sums the coalitions that hold it.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from dream_jax.models import evidence
+from dream_jax.models.coalitions import coalition_matrix
+from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask
+from dream_jax.spec import DatasetSpec
+
+
+class RawDetector(nn.Module):
+  """Log odds [B, M] that each slot is real, from the raw features of that slot alone.
+
+  A random projection of features that co-vary has directions of tiny variance, so both a linear readout (zeros, means)
+  and a squared one (noise) are offered; sequences show three neighbouring frames, since noise has no memory.
+  """
+
+  spec: DatasetSpec
+  width: int = 32
+
+  @nn.compact
+  def __call__(self, inputs: Inputs) -> jax.Array:
+    odds = []
+    for m in self.spec.modalities:
+      x = inputs[m.name]
+      if m.kind == 'tokens':
+        x = nn.Embed(m.vocab_size, self.width, name=f'{m.name}_table')(x)
+      if m.has_length:
+        q = nn.Dense(self.width, name=m.name)(shifted(x, axis=1))
+      else:
+        q = nn.Dense(self.width, name=m.name)(x.reshape(x.shape[0], -1))
+      q = jnp.concatenate([nn.gelu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
+      if m.has_length:
+        q = masked_mean(q, time_mask(inputs[m.length_name], x.shape[1]))
+      odds.append(nn.Dense(1, name=f'{m.name}_odds')(q)[:, 0])
+    return jnp.stack(odds, axis=1)
+
+
+class Recogniser(nn.Module):
+  """Posterior over coalitions: (log P(S | x) [B, G], presence [B, M]).
+
+  Attributes:
+    spec: modalities and task.
+    agreement: whether slots may testify about each other; without it the posterior factorises over slots.
+  """
+
+  spec: DatasetSpec
+  agreement: bool = True
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, eta: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`eta` [B, M, K] is the unimodal evidence, `prior` [K] the natural parameters of p(y); both are read only."""
+    coalitions = jnp.asarray(coalition_matrix(self.spec.num_modalities), eta.dtype)
+    log_posterior = RawDetector(self.spec, name='detector')(inputs) @ coalitions.T
+    bias = self.param('coalition_prior', nn.initializers.zeros, (coalitions.shape[0],))
+    log_posterior = log_posterior + bias[None, :]
+    if self.agreement:
+      # Unimodal predictions are overconfident on the samples they were trained on; a learned temperature tempers them.
+      log_temperature = self.param('log_temperature', nn.initializers.zeros, (self.spec.num_modalities,))
+      tempered = stop_gradient(eta) * jnp.exp(log_temperature)[None, :, None]
+      joint = jnp.einsum('gm,bmk->bgk', coalitions, tempered)
+      log_posterior = log_posterior + evidence.log_partition(self.spec, stop_gradient(prior), joint)
+    log_posterior = jax.nn.log_softmax(log_posterior, axis=-1)
+    return log_posterior, jnp.exp(log_posterior) @ coalitions

@@ -1,0 +1,23 @@
+"""Widths and dropout rates that every method shares, so that a comparison compares methods."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Sizes of a model.
+
+  Attributes:
+    width: D, the width of latents.
+    hidden: width of the hidden layers of heads and estimators.
+    sequence_encoder: encoder of sequences and tokens.
+    dropout: rate on latents, and inside the transformer.
+    head_dropout: rate inside prediction heads and the estimator.
+  """
+
+  width: int = 32
+  hidden: int = 64
+  sequence_encoder: Literal['tcn', 'transformer'] = 'tcn'
+  dropout: float = 0.2
+  head_dropout: float = 0.3

@@ -1,0 +1,160 @@
+"""Everything a run needs, as one tree of frozen dataclasses; a ConfigDict becomes a Recipe at the edge, once."""
+
+import dataclasses
+from typing import Any
+
+from dream_jax.data.missing import Missing
+from dream_jax.errors import UserError
+from dream_jax.losses import LossWeights
+from dream_jax.models.dream import DreamSettings
+from dream_jax.models.registry import find_method
+from dream_jax.settings import from_config
+
+# Fields that change how a run is executed, not what it computes: a workdir may be continued with other values.
+EXECUTION_FIELDS = ('data.tfds_dir', 'data.manual_dir', 'parallel', 'train.checkpoint_seconds', 'train.eval_batch_size')
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  """Which data set, and where its files lie."""
+
+  name: str
+  tfds_dir: str | None = None
+  manual_dir: str | None = None
+  options: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings(DreamSettings):
+  """The method under study and the sizes that it shares with its controls."""
+
+  name: str = 'dream'
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+  """AdamW with linear warm-up and cosine decay to zero."""
+
+  learning_rate: float = 3e-3
+  weight_decay: float = 1e-3
+  warmup_fraction: float = 0.05
+  clip_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  """Length of training, and how often it is measured.
+
+  Attributes:
+    batch_size: samples a step and seed, over all devices and hosts.
+    epochs: passes over the training set.
+    num_evals: how many times validation is read; the best of them is selected.
+    validation_draws: how many draws of missingness one reading of the validation set averages.
+    eval_batch_size: samples a step of evaluation; any value gives the same metrics.
+    checkpoint_seconds: pause between checkpoints; the end of a method always saves one.
+  """
+
+  batch_size: int = 64
+  epochs: int = 60
+  num_evals: int = 12
+  validation_draws: int = 4
+  eval_batch_size: int = 1024
+  checkpoint_seconds: float = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelSettings:
+  """Devices along the two axes of the mesh; -1 takes what is left."""
+
+  seed: int = 1
+  data: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class InjectSettings:
+  """Modality dropout of training: every sample draws a rate from U(0, rate), every removed slot a fill."""
+
+  rate: float = 0.7
+  fills: tuple[str, ...] = ('zeros', 'noise', 'swap')
+
+  def missing(self) -> Missing:
+    """As a specification of missingness."""
+    return Missing('modality', rate=self.rate, rate_law='uniform', fills=self.fills)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """One run: data, methods, training and evaluation."""
+
+  name: str
+  seed: int
+  num_seeds: int
+  data: DataSettings
+  model: ModelSettings
+  losses: LossWeights
+  controls: tuple[str, ...]
+  inject: InjectSettings
+  train_missing: Missing
+  protocols: tuple[str, ...]
+  optimizer: OptimizerSettings
+  train: TrainSettings
+  parallel: ParallelSettings
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """The seed of every vectorised run."""
+    return tuple(range(self.seed, self.seed + self.num_seeds))
+
+  @property
+  def methods(self) -> tuple[str, ...]:
+    """Names of all methods in the order they are trained, the one under study first, none twice."""
+    return tuple(dict.fromkeys((self.model.name, *self.controls)))
+
+
+def recipe_from_config(config: Any) -> Recipe:
+  """The checked recipe of a ConfigDict.
+
+  Raises:
+    UserError: an unknown field or method, a wrong type, or a value outside its range; the message names the field.
+  """
+  recipe = from_config(Recipe, config)
+  for method in recipe.methods:
+    find_method(method)
+  r, m, t, o, p = recipe, recipe.model, recipe.train, recipe.optimizer, recipe.parallel
+  _require(0 <= r.seed < 2**31, 'seed', r.seed, 'an integer in [0, 2^31)')
+  for field, value in (
+    ('num_seeds', r.num_seeds),
+    ('model.width', m.width),
+    ('model.hidden', m.hidden),
+    ('train.batch_size', t.batch_size),
+    ('train.epochs', t.epochs),
+    ('train.num_evals', t.num_evals),
+    ('train.validation_draws', t.validation_draws),
+    ('train.eval_batch_size', t.eval_batch_size),
+  ):
+    _require(value >= 1, field, value, 'at least 1')
+  for field, value in (
+    ('inject.rate', r.inject.rate),
+    ('model.dropout', m.dropout),
+    ('model.head_dropout', m.head_dropout),
+    ('optimizer.warmup_fraction', o.warmup_fraction),
+  ):
+    _require(0 <= value < 1, field, value, 'at least 0 and below 1')
+  for field, value in (
+    ('optimizer.learning_rate', o.learning_rate),
+    ('optimizer.clip_norm', o.clip_norm),
+    ('model.gate_temperature', m.gate_temperature),
+    ('losses.target_temperature', r.losses.target_temperature),
+  ):
+    _require(value > 0, field, value, 'more than 0')
+  for field in dataclasses.fields(r.losses):
+    value = getattr(r.losses, field.name)
+    _require(isinstance(value, str) or value >= 0, f'losses.{field.name}', value, 'at least 0')
+  for field, value in (('parallel.seed', p.seed), ('parallel.data', p.data)):
+    _require(value >= 1 or value == -1, field, value, 'at least 1, or -1 for what is left')
+  return recipe
+
+
+def _require(holds: bool, field: str, value: Any, expected: str) -> None:
+  if not holds:
+    raise UserError(f'config.{field} is {value}; expected {expected}')

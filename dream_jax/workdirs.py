@@ -1,0 +1,132 @@
+"""Files of a workdir beside checkpoints and logs: what a finished method found, and what a predictor needs."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dream_jax.data.prepare import Prepared, Statistics
+from dream_jax.errors import UserError
+from dream_jax.evaluate import Row
+from dream_jax.predict import LabelScale, label_scale
+from dream_jax.settings import from_config
+from dream_jax.spec import DatasetSpec
+from dream_jax.writers import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+  """A finished method.
+
+  Attributes:
+    facts: parameters, seconds and selection, as in `results.json`.
+    rows: what it adds to the table.
+  """
+
+  facts: dict[str, Any]
+  rows: list[Row]
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorParts:
+  """What turns raw inputs into predictions beside the parameters."""
+
+  spec: DatasetSpec
+  statistics: Statistics
+  scale: LabelScale
+
+
+def is_finished(workdir: str, method: str) -> bool:
+  """Whether the results of a method are there; they are written last, so whatever they speak of is there too."""
+  return _method_file(workdir, method).exists()
+
+
+def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Row]) -> None:
+  """Stores a finished method: the scores of samples first, then the file that says it is finished."""
+  path = _method_file(workdir, method)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
+  _write_npz(path.with_suffix('.npz'), arrays)
+  entries = [
+    {'name': r.name, 'title': r.title, 'protocols': r.protocols, 'contribution': r.contribution} for r in rows
+  ]
+  write_json(path, {'facts': facts, 'rows': entries})
+
+
+def read_method(workdir: str, method: str) -> Finished:
+  """What `write_method` stored.
+
+  Raises:
+    UserError: the method is not finished, or its files are damaged.
+  """
+  path = _method_file(workdir, method)
+  if not path.exists():
+    raise UserError(f'{workdir} has no finished {method}; run --mode=train with this --workdir to finish it')
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+    rows = []
+    with np.load(path.with_suffix('.npz'), allow_pickle=False) as arrays:
+      for entry in content['rows']:
+        scores = {p: arrays[f'{entry["name"]}:{p}'] for p in entry['protocols']}
+        rows.append(Row(sample_scores=scores, **entry))
+    return Finished(content['facts'], rows)
+  except Exception as error:  # Damage surfaces from JSON, zip and NumPy as many types.
+    reason = (str(error).splitlines() or [''])[0][:120]
+    raise UserError(
+      f'{path} cannot be read ({type(error).__name__}: {reason}); remove it and run --mode=train again: training'
+      ' continues from its checkpoint'
+    ) from error
+
+
+def write_predictor_parts(workdir: str, prepared: Prepared) -> None:
+  """Stores the spec, the statistics and the scale of labels; files that are there already stay."""
+  folder = Path(workdir)
+  if not (folder / 'statistics.npz').exists():
+    statistics = prepared.statistics
+    arrays = {f'mean:{name}': value for name, value in statistics.mean.items()}
+    arrays |= {f'std:{name}': value for name, value in statistics.std.items()}
+    _write_npz(folder / 'statistics.npz', arrays)
+  if not (folder / 'spec.json').exists():
+    scale = dataclasses.asdict(label_scale(prepared))
+    write_json(folder / 'spec.json', {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale})
+
+
+def read_predictor_parts(workdir: str) -> PredictorParts:
+  """What `write_predictor_parts` stored.
+
+  Raises:
+    UserError: the files are missing or damaged.
+  """
+  folder = Path(workdir)
+  try:
+    content = json.loads((folder / 'spec.json').read_text(encoding='utf-8'))
+    with np.load(folder / 'statistics.npz', allow_pickle=False) as arrays:
+      parts: dict[str, dict[str, np.ndarray]] = {'mean': {}, 'std': {}}
+      for key in arrays.files:
+        part, _, name = key.partition(':')
+        parts[part][name] = arrays[key]
+    spec = from_config(DatasetSpec, content['spec'], 'spec')
+    return PredictorParts(spec, Statistics(**parts), from_config(LabelScale, content['label_scale'], 'label_scale'))
+  except FileNotFoundError as error:
+    raise UserError(f'{workdir} holds no trained model ({error.filename} is missing); expected a workdir of --mode=train')
+  except Exception as error:
+    reason = (str(error).splitlines() or [''])[0][:120]
+    raise UserError(f'spec.json or statistics.npz of {workdir} cannot be read ({type(error).__name__}: {reason})') from error
+
+
+def _method_file(workdir: str, method: str) -> Path:
+  return Path(workdir) / 'methods' / f'{method}.json'
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+  """Writes the whole file or none: under another name first."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix('.npz.partial')
+  with open(partial, 'wb') as file:
+    np.savez(file, **arrays)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(partial, path)
