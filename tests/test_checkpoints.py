@@ -69,15 +69,20 @@ def test_step_that_is_there_stays_and_an_earlier_one_is_refused(tmp_path):
 def test_best_replaces_an_earlier_choice_and_one_from_a_lost_future(tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.restore_best() is None
-    for step in (10, 30, 20):
+    for step in (10, 30):
       checkpoints.save_best(step, _state(step).params)
       assert checkpoints.best_step() == step
+  # Killed before the state of step 30 was saved: the replay starts from an earlier state and chooses again.
+  for step in (30, 20):
+    with Checkpoints(tmp_path) as checkpoints:
+      checkpoints.save_best(step, _state(step + 1).params)
+      assert checkpoints.best_step() == step
+      _assert_equal(checkpoints.restore_best(_abstract(_state(0).params))[1], _state(step + 1).params)
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
     step, params = checkpoints.restore_best()
     assert step == 20
     assert isinstance(params['dense']['kernel'], np.ndarray)
-    _assert_equal(params, jax.tree.map(np.asarray, _state(20).params))
-    _assert_equal(checkpoints.restore_best(_abstract(_state(0).params))[1], _state(20).params)
+    _assert_equal(params, jax.tree.map(np.asarray, _state(21).params))
 
 
 def test_state_saved_on_eight_devices_comes_back_on_one_and_on_four(tmp_path):
@@ -172,12 +177,6 @@ def test_read_only_changes_nothing(tmp_path):
     with pytest.raises(ValueError, match='read-only'):
       checkpoints.save(1, _state(1))
   assert not (tmp_path / 'none').exists()
-  # A save in flight in another process looks like this; a reader must not clean it away.
-  in_flight = tmp_path / 'state' / '8.orbax-checkpoint-tmp'
-  in_flight.mkdir(parents=True)
-  with Checkpoints(tmp_path, read_only=True) as checkpoints:
-    assert checkpoints.latest_step() is None
-  assert in_flight.exists()
 
 
 def test_full_disk_is_an_os_error_before_the_first_byte(tmp_path, monkeypatch):
@@ -217,6 +216,11 @@ def test_killed_save_is_ignored_and_the_next_run_goes_on(tmp_path):
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    # A reader must not clean away what may be a save in flight of another process; the next writer does.
+    torn = set((tmp_path / 'state').glob('*tmp*'))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+      assert checkpoints.latest_step() >= started[-2]
+    assert set((tmp_path / 'state').glob('*tmp*')) == torn
     with Checkpoints(tmp_path) as checkpoints:
       last, state = checkpoints.restore_latest(abstract)
     assert last >= started[-2]  # The save before the one in flight was whole.

@@ -55,8 +55,9 @@ def test_overrides_are_typed_and_the_config_is_locked():
   assert (config.train.epochs, config.train.shuffle, config.protocols) == (5, False, ('a', 'b'))
   assert (config.optimizer.learning_rate, config.data.dir, config.seed) == (1.0, 'here', 0)
   assert type(config.optimizer.learning_rate) is float
-  with pytest.raises(AttributeError):
-    config.new = 1
+  for locked in (config, flags.load_config('configs/digits.py')):
+    with pytest.raises(AttributeError):
+      locked.new = 1
 
 
 def test_workdir_and_mode():
