@@ -1,7 +1,7 @@
 """Reads the feature files of MMSA (github.com/thuiar/MMSA), the form in which sentiment data sets are passed around.
 
-A file is a pickle `{'train'|'valid'|'test': {'id', 'text', 'audio', 'vision', 'regression_labels', ...}}`. What the arrays
-hold is checked here against the shapes a data set declares; the files are too large and too often renamed to trust their names.
+A file is a pickle `{'train'|'valid'|'test': {'id', 'text', 'audio', 'vision', 'regression_labels', ...}}`. Its arrays
+are checked here against the shapes a data set declares: files of different data sets bear the same name.
 Letters: N samples of a split, T time steps, D feature width.
 """
 
@@ -27,7 +27,7 @@ def read_mmsa(
   Args:
     path: the file.
     shapes: [T, D] of 'text', 'audio' and 'vision'.
-    aligned: whether all modalities share the time steps of the text; else `audio_lengths` and `vision_lengths` are needed.
+    aligned: whether all modalities share the time steps of the text; else the file has lengths of audio and vision.
     label_range: (lowest, highest) regression label.
 
   Raises:
@@ -45,13 +45,14 @@ def read_mmsa(
     missing = [key for key in required if key not in split]
     if missing:
       kind = 'aligned' if aligned else 'unaligned'
-      raise UserError(f'{path}: split {theirs!r} lacks {", ".join(missing)}, which {kind} files have; found {_keys(split)}')
+      found = f'found {_keys(split)}'
+      raise UserError(f'{path}: split {theirs!r} lacks {", ".join(missing)}, which {kind} files have; {found}')
     splits[ours] = _checked(split, shapes, label_range, f'{path}: split {theirs!r}')
   return splits
 
 
 def samples(split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> Iterator[dict[str, Any]]:
-  """Samples of a split that `read_mmsa` returned: id, modalities [T, D] float32 and their lengths, label and what is left.
+  """Samples of a split that `read_mmsa` returned: id, modalities [T, D] float32 and their lengths, label and extras.
 
   Values beyond the length are zero. NaN and infinities are left as they are.
   """
@@ -61,7 +62,7 @@ def samples(split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> 
     # BERT gives padding tokens a state too, so for text only the attention mask tells the length.
     text_length = int(bert[1].sum()) if bert is not None else 0
     for name, (longest, _) in shapes.items():
-      frames = np.asarray(split[name][i], np.float32)
+      frames = np.array(split[name][i], np.float32)
       length = text_length or _last_frame(frames)
       if name != 'text':
         declared = int(split[f'{name}_lengths'][i]) if f'{name}_lengths' in split else length
@@ -99,7 +100,8 @@ def _checked(split: dict[str, Any], shapes, label_range: tuple[float, float], wh
     if key == 'regression_labels' and values.shape == (len(ids), 1):
       values = values[:, 0]
     if values.shape != shape:
-      raise UserError(f'{where}: {key} has shape {values.shape}; expected {shape}: is this the file of another data set?')
+      question = 'is this the file of another data set?'
+      raise UserError(f'{where}: {key} has shape {values.shape}; expected {shape}: {question}')
     numeric = key not in ('raw_text', 'annotations')
     if numeric and values.dtype.kind not in 'fiu':
       raise UserError(f'{where}: {key} holds {values.dtype}; expected numbers')

@@ -1,7 +1,7 @@
 """Reads pickles of arrays without running what they contain.
 
-A pickle is a program: loading one from the internet runs it. This reader knows the few names that arrays, numbers, strings and
-containers need, hands out those objects itself, and refuses every other name before anything is imported or called.
+A pickle is a program: loading one from the internet runs it. This reader knows the few names that arrays, numbers,
+strings and containers need, hands out those objects itself, and refuses any other before it is imported or called.
 """
 
 import pickle
@@ -71,7 +71,8 @@ def load_arrays(path: str) -> Any:
     ) from None
   except Exception as error:  # Damaged bytes make pickle and NumPy raise nearly anything.
     reason = ' '.join(str(error).split())[:120] or type(error).__name__
-    raise UserError(f'{path} cannot be read as a pickle ({reason}); it is damaged or incomplete: fetch it again') from error
+    message = f'{path} cannot be read as a pickle ({reason}); it is damaged or incomplete: fetch it again'
+    raise UserError(message) from error
   return content
 
 

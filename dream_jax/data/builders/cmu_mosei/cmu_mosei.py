@@ -64,12 +64,13 @@ class CmuMosei(ModalityBuilder):
     unaligned  unaligned_50.pkl  sha256 {_UNALIGNED.sha256}
   and put it into the manual folder, as FILE, cmu_mosei/FILE, Processed/FILE or MOSEI/Processed/FILE. It is a pickle of
   {{'train'|'valid'|'test': {{'id', 'raw_text', 'text', 'text_bert', 'audio', 'vision', 'regression_labels', ...}}}}
-  with N = 16326, 1871 and 4659 rows, text [N, 50, 768], audio [N, T, 74] and vision [N, T, 35], T = 50 when aligned, else 500;
-  unaligned files also have audio_lengths [N] and vision_lengths [N].
+  with N = 16326, 1871 and 4659 rows, text [N, 50, 768], audio [N, T, 74] and vision [N, T, 35], T = 50 when aligned,
+  else 500; unaligned files also have audio_lengths [N] and vision_lengths [N].
   """
   DESCRIPTION = """
-  CMU-MOSEI: sentiment of monologue video clips, annotated from -3 to 3, with the features that MMSA publishes. The splits
-  are those of the file. `text_bert` (token ids, attention mask, segment ids), `raw_text` and `label_text` are extras.
+  CMU-MOSEI: sentiment of monologue video clips, annotated from -3 to 3, with the features that MMSA publishes. The
+  splits are those of the file. `text_bert` (token ids, attention mask, segment ids), `raw_text` and `label_text` are
+  extras.
   """
   HOMEPAGE = 'http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset/'
   LICENSE = 'see the terms of the data set at its home page; features by MMSA'
@@ -117,8 +118,8 @@ class CmuMosei(ModalityBuilder):
     remedy = 'put it there, or name' if explicit else 'name'
     layout = ', '.join(f'{name} [N, {t}, {d}]' for name, (t, d) in config.shapes.items())
     raise UserError(
-      f'data set {self.name}/{config.name} needs the file {config.file}, looked for in {os.path.abspath(manual_dir)} and its '
-      f'folders {", ".join(folders[1:])} and not found; it is the pickle {{train, valid, test: {{id, {layout}, '
+      f'data set {self.name}/{config.name} needs the file {config.file}; not found in {os.path.abspath(manual_dir)} '
+      f'nor its folders {", ".join(folders[1:])}; it is the pickle {{train, valid, test: {{id, {layout}, '
       f'regression_labels [N], ...}}}} from {_SOURCE}, sha256 {config.sha256}; {remedy} its folder with '
       f'--config.data.manual_dir=DIR'
     )

@@ -1,7 +1,7 @@
 """Synthetic data in the shapes of aligned CMU-MOSEI: for measuring speed and for trying configs without the real files.
 
-Figures on it say nothing about CMU-MOSEI. A sentiment shows as bursts along one direction of each modality's features; text
-shows it most, as in the real data, and how strongly each modality shows it is known for each sample.
+Figures on it say nothing about CMU-MOSEI. A sentiment shows as bursts along one direction of each modality's features;
+text shows it most, as in the real data, and how strongly each modality shows it is known for each sample.
 """
 
 import dataclasses
@@ -40,8 +40,8 @@ class MoseiStandin(ModalityBuilder):
   RELEASE_NOTES = {'1.0.0': 'First version.'}
   BUILDER_CONFIGS = [MoseiStandinConfig(name='default', description='1200, 200 and 400 samples.')]
   DESCRIPTION = """
-  SYNTHETIC data in the shapes of aligned CMU-MOSEI (text [50, 768], audio [50, 74], vision [50, 35], a label in [-3, 3]),
-  made by a seeded generator. It contains nothing of CMU-MOSEI.
+  SYNTHETIC data in the shapes of aligned CMU-MOSEI (text [50, 768], audio [50, 74], vision [50, 35], a label in
+  [-3, 3]), made by a seeded generator. It contains nothing of CMU-MOSEI.
   """
   LICENSE = 'Apache-2.0'
 
@@ -98,7 +98,9 @@ def _sample(rng: np.random.Generator, directions: dict[str, np.ndarray]) -> dict
     burst = 2.0 * rng.random((length, 1)) ** 4  # Few frames say much.
     drift = np.cumsum(rng.standard_normal((length, _DRIFTS)), axis=0) / np.sqrt(1 + np.arange(length))[:, None]
     frames = np.zeros((longest, width), np.float32)
-    frames[:length] = strength * label * burst * directions[name][0]
+    # The speaker's own habit lies along the same direction: without it, averaging over time would reveal any signal.
+    habit = 0.25 * rng.standard_normal()
+    frames[:length] = (strength * label * burst + habit) * directions[name][0]
     frames[:length] += strength**-0.5 * drift @ directions[name][1:]
     frames[:length] += 0.2 * rng.standard_normal((length, width), dtype=np.float32)
     sample |= {name: frames, f'{name}_length': length}
