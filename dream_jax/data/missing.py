@@ -2,8 +2,8 @@
 
 The same specification makes a training set incomplete, damages a sample in training and sets the conditions of an
 evaluation. Masks come from integer comparisons on `counter`, so they are the same bits in NumPy, TensorFlow and JAX,
-whatever the batch, the host or the day. What is gone at one rate is gone at every higher rate. What takes the place of
-the removed is in `fills`.
+whatever the batch, the host or the day. What is gone at one rate is gone at every higher rate, save the one modality
+given back to a sample that would lose all. What takes the place of the removed is in `fills`.
 
 Dimension letters: B batch, M modalities, T time.
 """

@@ -230,17 +230,16 @@ def _observed_donors(missing, spec, features, keep: Keep, seed, keys) -> tuple[d
         givers = length > 0
       donors[modality.length_name] = np.append(length, np.int32(modality.shape[0]))
     donors[modality.name] = np.concatenate([x, np.zeros_like(x[:1])])
-    donor_rows[:, m], alone = _draw_among(np.flatnonzero(givers), word[:, m])
-    lacking = keep.share[:, m] < 1
-    if 'swap' in missing.fills and (alone & lacking).any():
+    donor_rows[:, m] = _draw_among(np.flatnonzero(givers), word[:, m])
+    if 'swap' in missing.fills and not givers.any():
       raise UserError(
-        f'no other sample has {modality.name!r} to swap in; use another fill than swap, or keep the modality somewhere'
+        f'no sample has {modality.name!r} left to swap in; use another fill than swap, or keep the modality somewhere'
       )
   return donors, donor_rows
 
 
-def _draw_among(givers: np.ndarray, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """One of the givers for each of n rows, never itself; where there is none, n and True in the second result."""
+def _draw_among(givers: np.ndarray, word: np.ndarray) -> np.ndarray:
+  """One of the givers for each of n rows, never itself; n where there is no other."""
   n = len(word)
   rows = np.arange(n)
   rank = np.searchsorted(givers, rows)
@@ -249,4 +248,4 @@ def _draw_among(givers: np.ndarray, word: np.ndarray) -> tuple[np.ndarray, np.nd
   drawn = counter.below(word, np.maximum(others, 1), NUMPY)
   index = np.where(gives, rank + 1 + drawn, drawn) % max(len(givers), 1)
   chosen = givers[index] if len(givers) else rows
-  return np.where(others > 0, chosen, n).astype(np.int32), others == 0
+  return np.where(others > 0, chosen, n).astype(np.int32)
