@@ -41,12 +41,14 @@ def generate(
     kinds: modalities, keys of `SHAPES`; each is named after its kind.
     levels: average level of each modality; strengths are multiplied by it (imbalance).
     num_samples: n.
-    num_classes: number of classes, equally frequent up to one sample.
+    num_classes: C, number of classes, equally frequent in any stretch of samples.
     strength: (lowest, highest) strength before the level; log-uniform, independent per sample and modality.
     seed: seed of everything.
   """
   rng = _generator(seed, 'samples')
-  label = rng.permutation(np.arange(num_samples) % num_classes).astype(np.int32)
+  # Every run of C samples has each class once: all splits, consecutive samples, are stratified.
+  runs = np.tile(np.arange(num_classes, dtype=np.int32), (-(-num_samples // num_classes), 1))
+  label = rng.permuted(runs, axis=1).ravel()[:num_samples]
   low, high = np.log(strength)
   informativeness = np.exp(rng.uniform(low, high, (num_samples, len(kinds)))) * np.asarray(levels)
   samples = {'label': label, 'informativeness': informativeness.astype(np.float32)}
