@@ -1,0 +1,124 @@
+"""Coalitions and Shapley values against the definition: the mean marginal contribution over all orders of arrival."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix, shapley_matrix, shapley_values
+from dream_jax.models.contribution import coalition_values, contribution_target
+from dream_jax.spec import DatasetSpec, ModalitySpec
+
+
+def _game(m, batch=3, seed=0):
+  """Random values of every coalition, {frozenset: [batch]}, as a table and as the library wants them."""
+  rng = np.random.default_rng(seed)
+  table = {frozenset(np.flatnonzero(row)): rng.normal(size=batch) for row in coalition_matrix(m)}
+  table[frozenset()] = rng.normal(size=batch)
+  values = np.stack([table[frozenset(np.flatnonzero(row))] for row in coalition_matrix(m)], -1)
+  return table, jnp.asarray(values, jnp.float32), jnp.asarray(table[frozenset()], jnp.float32)
+
+
+def _by_permutations(table, m):
+  total, orders = np.zeros((len(table[frozenset()]), m)), list(itertools.permutations(range(m)))
+  for order in orders:
+    for i, player in enumerate(order):
+      total[:, player] += table[frozenset(order[: i + 1])] - table[frozenset(order[:i])]
+  return total / len(orders)
+
+
+@pytest.mark.parametrize('m', [2, 3, 5])
+def test_every_coalition_is_listed_once_and_the_last_is_all(m):
+  rows = coalition_matrix(m)
+  assert rows.shape == (2**m - 1, m)
+  assert rows.dtype == bool
+  assert len({tuple(r) for r in rows}) == len(rows)
+  assert rows.any(1).all()
+  assert rows[-1].all()  # leave-one-out reads v(all) there
+  for i, row in enumerate(rows):
+    assert sum(2**j for j in np.flatnonzero(row)) == i + 1
+
+
+@pytest.mark.parametrize('m', [2, 3, 4, 5])
+def test_shapley_values_are_the_mean_over_orders_of_arrival(m):
+  table, values, empty = _game(m)
+  np.testing.assert_allclose(shapley_values(values, empty, m), _by_permutations(table, m), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('m', [2, 3, 4, 5, MAX_EXACT])
+def test_shares_add_up_to_what_all_gain_together(m):
+  _, values, empty = _game(m, seed=1)
+  phi = shapley_values(values, empty, m)
+  np.testing.assert_allclose(phi.sum(-1), values[:, -1] - empty, atol=1e-4)
+
+
+def test_who_adds_nothing_gets_nothing_and_twins_get_the_same():
+  m = 4
+  rows = coalition_matrix(m)
+  # Slot 3 is a dummy; slots 0 and 1 are interchangeable.
+  def v(row):
+    return float((row[0] + row[1]) ** 2 + 3 * row[2] * (row[0] + row[1]))
+
+  phi = shapley_values(jnp.asarray([v(r.astype(int)) for r in rows]), jnp.asarray(0.0), m)
+  np.testing.assert_allclose(phi[3], 0.0, atol=1e-6)
+  np.testing.assert_allclose(phi[0], phi[1], rtol=1e-6)
+
+
+def test_above_the_exact_limit_few_coalitions_stand_in_for_all():
+  m = MAX_EXACT + 1
+  rows = coalition_matrix(m)
+  sizes = rows.sum(1)
+  assert set(sizes) == {1, 2, m - 2, m - 1, m}
+  assert len(rows) == 2 * (m + m * (m - 1) // 2) + 1
+  assert len({tuple(r) for r in rows}) == len(rows)
+  assert rows[-1].all()
+  with pytest.raises(ValueError, match='at most'):
+    shapley_matrix(m)
+  # In a game without interaction every marginal is the slot's own weight, so the stand-in is exact.
+  weight = np.arange(m, dtype=np.float32)
+  values = jnp.asarray(np.stack([rows @ weight, rows @ -weight]), jnp.float32)
+  phi = jax.jit(lambda v: shapley_values(v, jnp.zeros(2), m))(values)
+  assert phi.shape == (2, m)
+  np.testing.assert_allclose(phi, np.stack([weight, -weight]), atol=1e-4)
+
+
+def _spec(m, task='multiclass', outputs=3):
+  return DatasetSpec('any', tuple(ModalitySpec(f'm{i}', 'vector', (2,)) for i in range(m)), task, outputs, 'synthetic')
+
+
+@pytest.mark.parametrize('m', [2, 4, MAX_EXACT + 1])
+def test_targets_are_shares_and_their_credit_is_as_defined(m):
+  rows = coalition_matrix(m)
+  values = jnp.asarray(np.random.default_rng(2).uniform(size=(3, len(rows))), jnp.float32)
+  empty = jnp.asarray([0.1, 0.2, 0.3])
+  index = {tuple(r): i for i, r in enumerate(rows)}
+  everyone = np.ones(m, bool)
+  for kind in ('shapley', 'leave_one_out', 'confidence'):
+    target = np.asarray(contribution_target(_spec(m), values, empty, kind=kind, temperature=0.5))
+    assert target.shape == (3, m)
+    np.testing.assert_allclose(target.sum(-1), 1.0, rtol=1e-5)
+    credit = 0.5 * np.log(target)
+    for j in range(m):
+      alone, others = np.arange(m) == j, np.arange(m) != j
+      if kind == 'confidence':
+        wanted = values[:, index[tuple(alone)]] - values[:, index[tuple(np.arange(m) == 0)]]
+      elif kind == 'leave_one_out':
+        wanted = values[:, index[tuple(np.arange(m) != 0)]] - values[:, index[tuple(others)]]
+      else:
+        phi = shapley_values(values, empty, m)
+        wanted = phi[:, j] - phi[:, 0]
+      np.testing.assert_allclose(credit[:, j] - credit[:, 0], wanted, atol=1e-5)
+  assert index[tuple(everyone)] == len(rows) - 1
+
+
+def test_value_of_a_coalition_is_the_probability_of_the_target():
+  spec = _spec(2)
+  prediction = np.random.default_rng(3).normal(size=(4, 3, 3)).astype(np.float32)
+  label = np.array([0, 2, 1, 1], np.int32)
+  values, empty = coalition_values(spec, jnp.asarray([1.0, 0.0, 0.0]), jnp.asarray(prediction), jnp.asarray(label))
+  p = np.exp(prediction) / np.exp(prediction).sum(-1, keepdims=True)
+  np.testing.assert_allclose(values, p[np.arange(4)[:, None], np.arange(3)[None], label[:, None]], rtol=1e-5)
+  prior = np.exp([1.0, 0, 0]) / np.exp([1.0, 0, 0]).sum()
+  np.testing.assert_allclose(empty, prior[label], rtol=1e-5)
