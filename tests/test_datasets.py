@@ -39,7 +39,9 @@ def check_against_spec(dataset):
   assert list(dataset.splits) == ['train', 'validation', 'test']
   for split in dataset.splits.values():
     n = len(split)
-    assert split.ids.shape == (n,) and split.ids.dtype.kind == 'U' and list(split.ids) == sorted(split.ids)
+    assert split.ids.shape == (n,)
+    assert split.ids.dtype.kind == 'U'
+    assert list(split.ids) == sorted(split.ids)
     np.testing.assert_array_equal(split.keys, sample_keys(split.ids))
     expected = set()
     for m in dataset.spec.modalities:
@@ -50,18 +52,24 @@ def check_against_spec(dataset):
       if m.has_length:
         expected.add(m.length_name)
         length = split.features[m.length_name]
-        assert length.shape == (n,) and length.dtype == np.int32
-        assert length.min() >= 1 and length.max() <= m.shape[0]
+        assert length.shape == (n,)
+        assert length.dtype == np.int32
+        assert length.min() >= 1
+        assert length.max() <= m.shape[0]
         beyond = np.arange(m.shape[0]) >= length[:, None]
-        assert not values[beyond].any() and values[~beyond].any()
+        assert not values[beyond].any()
+        assert values[~beyond].any()
       if m.kind == 'tokens':
         assert values.max() < m.vocab_size
     assert set(split.features) == expected
     if dataset.spec.task == 'regression':
       low, high = dataset.spec.label_range
-      assert split.label.dtype == np.float32 and low <= split.label.min() and split.label.max() <= high
+      assert split.label.dtype == np.float32
+      assert low <= split.label.min()
+      assert split.label.max() <= high
     else:
-      assert split.label.dtype == np.int32 and set(split.label) == set(range(dataset.spec.num_outputs))
+      assert split.label.dtype == np.int32
+      assert set(split.label) == set(range(dataset.spec.num_outputs))
   ids = np.concatenate([s.ids for s in dataset.splits.values()])
   assert len(set(ids)) == len(ids)
 
@@ -102,7 +110,8 @@ def test_digits_use_no_image_and_no_recording_twice(digits):
 def test_digits_are_stratified(digits):
   for split in digits.splits.values():
     share = np.bincount(split.label, minlength=10) / len(split)
-    assert share.min() > 0.094 and share.max() < 0.106
+    assert share.min() > 0.094
+    assert share.max() < 0.106
 
 
 def test_digits_pair_image_and_recording_of_the_same_digit(digits):
@@ -140,7 +149,8 @@ def test_only_the_first_use_prepares(digits, folder, capfd):
 def test_preparing_prints_one_line(tmp_path, capfd):
   load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
   out, err = capfd.readouterr()
-  assert out.startswith('preparing data set synthetic/') and out.count('\n') == 1
+  assert out.startswith('preparing data set synthetic/')
+  assert out.count('\n') == 1
   assert err == ''
 
 
@@ -148,7 +158,8 @@ def test_synthetic_options_make_another_data_set(folder, synthetic):
   options = SMALL | {'modalities': ['vector', 'image'], 'levels': [1, 2], 'num_classes': 3}
   other = load_dataset('synthetic', tfds_dir=folder, options=options)
   check_against_spec(other)
-  assert other.spec.names == ('vector', 'image') and other.spec.num_outputs == 3
+  assert other.spec.names == ('vector', 'image')
+  assert other.spec.num_outputs == 3
   assert synthetic.spec.num_modalities == 4
 
 
@@ -158,9 +169,7 @@ def test_synthetic_strength_is_what_makes_a_modality_informative():
   from dream_jax.data.builders.synthetic import generate
 
   kinds = ('vector', 'sequence', 'image', 'tokens')
-  samples = generate.generate(
-    kinds, (1.0, 1.0, 1.0, 1.0), num_samples=3000, num_classes=6, strength=(0.1, 3.0), seed=1
-  )
+  samples = generate.generate(kinds, (1.0, 1.0, 1.0, 1.0), num_samples=3000, num_classes=6, strength=(0.1, 3.0), seed=1)
   middling = []
   for m, kind in enumerate(kinds):
     features = samples[kind]
@@ -197,7 +206,8 @@ def test_informativeness_is_an_extra_and_not_a_feature(synthetic, standin):
     assert dataset.spec.data_kind == 'synthetic'
     for split in dataset.splits.values():
       informativeness = split.extras['informativeness']
-      assert informativeness.shape == (len(split), dataset.spec.num_modalities) and informativeness.dtype == np.float32
+      assert informativeness.shape == (len(split), dataset.spec.num_modalities)
+      assert informativeness.dtype == np.float32
       assert informativeness.min() > 0
   assert (synthetic.splits['train'].extras['informativeness'].mean(axis=0)[[0, -1]] > [1.0, 0.0]).all()
 
@@ -249,7 +259,8 @@ def test_broken_files_are_named(damage, tmp_path):
   with pytest.raises(UserError) as caught:
     load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
   message = str(caught.value)
-  assert f'the prepared files in {prepared} are broken' in message and 'delete that folder' in message
+  assert f'the prepared files in {prepared} are broken' in message
+  assert 'delete that folder' in message
   assert '\n' not in message
   assert load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL | {'seed': 1})  # Others are left alone.
 

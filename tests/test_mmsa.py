@@ -66,10 +66,12 @@ def test_round_trip(aligned, tmp_path, capsys):
   content = {name: make_split(name, n, aligned=aligned) for name, n in ROWS.items()}
   write(tmp_path / 'manual' / 'MOSEI' / 'Processed', content, aligned=aligned)
   dataset = load(tmp_path, tmp_path / 'manual', 'aligned' if aligned else 'unaligned')
-  assert dataset.spec.names == ('text', 'audio', 'vision') and dataset.spec.data_kind == 'real'
+  assert dataset.spec.names == ('text', 'audio', 'vision')
+  assert dataset.spec.data_kind == 'real'
   assert dataset.non_finite == {'text': 0, 'audio': 3, 'vision': 0}
   out = capsys.readouterr().out
-  assert '3 in audio' in out and 'sha256 differs' in out
+  assert '3 in audio' in out
+  assert 'sha256 differs' in out
   for ours, theirs in {'train': 'train', 'validation': 'valid', 'test': 'test'}.items():
     split, source = dataset.splits[ours], content[theirs]
     assert list(split.ids) == sorted(source['id'])
@@ -106,7 +108,9 @@ def test_every_protocol_of_arrays_and_strings_is_read(protocol, tmp_path):
     'list': [1, 2.5, 'c', None, True, (1, {2})],
   }
   read = load_arrays(str(write(tmp_path, content, protocol=protocol)))
-  assert read.keys() == content.keys() and read['list'] == content['list'] and read['scalar'] == 2.5
+  assert read.keys() == content.keys()
+  assert read['list'] == content['list']
+  assert read['scalar'] == 2.5
   assert read['bytes'] == content['bytes']
   for key in ('f', 'order', 'names', 'objects'):
     np.testing.assert_array_equal(read[key], content[key])
@@ -185,7 +189,7 @@ def _set(key, value):
     (_set('vision', [[1.0], [1.0, 2.0]]), 'vision is a list of unequal parts'),
     (_set('text', np.full((5, 50, 768), 'a')), 'text holds <U1; expected numbers'),
     (_set('text_bert', np.zeros((5, 50, 3))), 'text_bert has shape (5, 50, 3); expected (5, 3, 50)'),
-    (_set('regression_labels', np.array([0, 1, 2, 3, 9.0])), 'regression_labels lie in [0.0, 9.0]; expected [-3.0, 3.0]'),
+    (_set('regression_labels', np.array([0, 1, 2, 3, 9.0])), 'lie in [0.0, 9.0]; expected [-3.0, 3.0]'),
     (_set('regression_labels', np.array([0, 1, 2, 3, np.nan])), 'expected [-3.0, 3.0]'),
     (_set('id', ['a$_$1'] * 5), "has id 'a$_$1' more than once"),
     (_set('id', ['a_1'] * 5), "has id 'a_1'; expected VIDEO$_$CLIP"),
@@ -197,7 +201,8 @@ def test_wrong_contents(change, expected, tmp_path):
   change(content)
   path = write(tmp_path / 'manual', content)
   message = message_of(tmp_path, tmp_path / 'manual')
-  assert expected in message and str(path) in message
+  assert expected in message
+  assert str(path) in message
 
 
 def test_content_that_is_no_dict(tmp_path):
@@ -231,7 +236,8 @@ def test_front_padded_frames_are_kept(tmp_path):
   content['train']['vision'][:, -3:] = 1.0
   write(tmp_path / 'manual', content)
   features = load(tmp_path, tmp_path / 'manual').splits['train'].features
-  assert (features['vision'][:, -3:] == 1.0).all() and (features['vision_length'] == 50).all()
+  assert (features['vision'][:, -3:] == 1.0).all()
+  assert (features['vision_length'] == 50).all()
 
 
 @pytest.mark.parametrize('config', ['aligned', 'unaligned'])
@@ -243,4 +249,5 @@ def test_absent_files_are_explained_on_one_line(config, tmp_path, monkeypatch):
   with pytest.raises(UserError) as caught:
     load_dataset(f'cmu_mosei/{config}', tfds_dir=str(tmp_path / 'tfds'))
   assert str(tmp_path / 'tfds' / 'downloads' / 'manual') in str(caught.value)
-  assert '--config.data.manual_dir=DIR' in str(caught.value) and '\n' not in str(caught.value)
+  assert '--config.data.manual_dir=DIR' in str(caught.value)
+  assert '\n' not in str(caught.value)

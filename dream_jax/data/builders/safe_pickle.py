@@ -84,6 +84,9 @@ def _refuse_objects(content: Any) -> None:
   elif isinstance(content, list | tuple | set | frozenset):
     for value in content:
       _refuse_objects(value)
-  elif isinstance(content, np.ndarray) and content.dtype.hasobject:
-    if content.dtype != object or not all(isinstance(value, str) for value in content.flat):
-      raise _RefusedError('an array of Python objects')
+  elif isinstance(content, np.ndarray) and content.dtype.hasobject and not _all_strings(content):
+    raise _RefusedError('an array of Python objects')
+
+
+def _all_strings(values: np.ndarray) -> bool:
+  return values.dtype == object and all(isinstance(value, str) for value in values.flat)

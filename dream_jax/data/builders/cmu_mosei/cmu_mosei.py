@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
+from typing import ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -56,8 +57,8 @@ class CmuMosei(ModalityBuilder):
   """Sentiment in [-3, 3] of 22,856 video clips: text (BERT), audio (COVAREP) and vision (Facet) sequences."""
 
   VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First version.'}
-  BUILDER_CONFIGS = [_ALIGNED, _UNALIGNED]
+  RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
+  BUILDER_CONFIGS: ClassVar = [_ALIGNED, _UNALIGNED]
   MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
   Fetch the file of the config from {_SOURCE}:
     aligned    aligned_50.pkl    sha256 {_ALIGNED.sha256}
@@ -90,10 +91,15 @@ class CmuMosei(ModalityBuilder):
 """
 
   @property
+  def own_config(self) -> CmuMoseiConfig:
+    """The TFDS config, by its own type."""
+    return cast(CmuMoseiConfig, self.builder_config)
+
+  @property
   def dataset_spec(self) -> DatasetSpec:
     return DatasetSpec(
-      name=f'{self.name}/{self.builder_config.name}',
-      modalities=tuple(ModalitySpec(n, 'sequence', shape) for n, shape in self.builder_config.shapes.items()),
+      name=f'{self.name}/{self.own_config.name}',
+      modalities=tuple(ModalitySpec(n, 'sequence', shape) for n, shape in self.own_config.shapes.items()),
       task='regression',
       num_outputs=1,
       data_kind='real',
@@ -101,7 +107,7 @@ class CmuMosei(ModalityBuilder):
     )
 
   def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
-    steps = self.builder_config.shapes['text'][0]
+    steps = self.own_config.shapes['text'][0]
     return {
       'text_bert': tfds.features.Tensor(shape=(3, steps), dtype=np.int32, encoding='bytes'),
       'raw_text': tfds.features.Text(),
@@ -109,7 +115,7 @@ class CmuMosei(ModalityBuilder):
     }
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
-    config = self.builder_config
+    config = self.own_config
     folders = ('', 'cmu_mosei', 'Processed', os.path.join('MOSEI', 'Processed'))
     for folder in folders:
       path = os.path.join(manual_dir, folder, config.file)
@@ -125,7 +131,7 @@ class CmuMosei(ModalityBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    config = self.builder_config
+    config = self.own_config
     path = self.find_source(os.fspath(dl_manager.manual_dir))
     splits = mmsa.read_mmsa(path, config.shapes, aligned=config.name == 'aligned', label_range=LABEL_RANGE)
     if _sha256(path) != config.sha256:
@@ -133,7 +139,7 @@ class CmuMosei(ModalityBuilder):
     return {name: self._generate_examples(split) for name, split in splits.items()}
 
   def _generate_examples(self, split) -> Iterator[tuple[str, dict]]:
-    for sample in mmsa.samples(split, self.builder_config.shapes):
+    for sample in mmsa.samples(split, self.own_config.shapes):
       yield sample['id'], sample
 
 

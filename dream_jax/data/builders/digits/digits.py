@@ -7,6 +7,7 @@ a class the recording and the image are independent: audio says nothing about an
 import importlib.util
 import os
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -26,7 +27,7 @@ class Digits(ModalityBuilder):
   """1,797 pairs: audio [48, 13], upper image half [4, 8, 1], lower half [4, 8, 1], ten classes."""
 
   VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First version.'}
+  RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
   DESCRIPTION = f"""
   Spoken and written digits, three modalities: `audio`, 13 MFCC features of a recording of the Free Spoken Digit Dataset
   (six speakers, the same in every split; cut and padded to {MAX_FRAMES} frames, 8 of the 3,000 recordings are longer);

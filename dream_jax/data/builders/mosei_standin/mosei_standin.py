@@ -6,6 +6,7 @@ text shows it most, as in the real data, and how strongly each modality shows it
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -37,13 +38,18 @@ class MoseiStandin(ModalityBuilder):
   """Generated regression data in the shapes of CMU-MOSEI; `informativeness` [3] is each modality's signal strength."""
 
   VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First version.'}
-  BUILDER_CONFIGS = [MoseiStandinConfig(name='default', description='1200, 200 and 400 samples.')]
+  RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
+  BUILDER_CONFIGS: ClassVar = [MoseiStandinConfig(name='default', description='1200, 200 and 400 samples.')]
   DESCRIPTION = """
   SYNTHETIC data in the shapes of aligned CMU-MOSEI (text [50, 768], audio [50, 74], vision [50, 35], a label in
   [-3, 3]), made by a seeded generator. It contains nothing of CMU-MOSEI.
   """
   LICENSE = 'Apache-2.0'
+
+  @property
+  def own_config(self) -> MoseiStandinConfig:
+    """The TFDS config, by its own type."""
+    return cast(MoseiStandinConfig, self.builder_config)
 
   @property
   def dataset_spec(self) -> DatasetSpec:
@@ -62,7 +68,7 @@ class MoseiStandin(ModalityBuilder):
   @classmethod
   def config_from_options(cls, name, options):
     super().config_from_options(name, {})
-    config = custom_config(cls.BUILDER_CONFIGS[0], options)
+    config = cast(MoseiStandinConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
     if min(config.train, config.validation, config.test) < 1:
       sizes = f'{config.train}, {config.validation}, {config.test}'
       raise UserError(f'data options train, validation, test are {sizes}; expected at least 1 each')
@@ -70,7 +76,7 @@ class MoseiStandin(ModalityBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    config = self.builder_config
+    config = self.own_config
     test = config.train + config.validation
     return {
       'train': self._generate_examples(0, config.train),
@@ -79,7 +85,7 @@ class MoseiStandin(ModalityBuilder):
     }
 
   def _generate_examples(self, start: int, stop: int) -> Iterator[tuple[str, dict]]:
-    seed = self.builder_config.seed
+    seed = self.own_config.seed
     rng = np.random.default_rng([seed, 0])
     directions = {name: _unit(rng, (1 + _DRIFTS, width)) for name, (_, width) in SHAPES.items()}
     for i in range(start, stop):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -56,8 +57,10 @@ class Synthetic(ModalityBuilder):
   """Generated classification data; `informativeness` [M] float32 is the strength of each modality of the sample."""
 
   VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES = {'1.0.0': 'First version.'}
-  BUILDER_CONFIGS = [SyntheticConfig(name='default', description='Four unequally strong modalities, six classes.')]
+  RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
+  BUILDER_CONFIGS: ClassVar = [
+    SyntheticConfig(name='default', description='Four unequally strong modalities, six classes.')
+  ]
   DESCRIPTION = """
   SYNTHETIC data, made by a seeded generator. Each modality of each sample carries the class with a strength of its own,
   which is stored as `informativeness` and can be inferred from the features (the nuisance is louder where the signal is
@@ -66,8 +69,13 @@ class Synthetic(ModalityBuilder):
   LICENSE = 'Apache-2.0'
 
   @property
+  def own_config(self) -> SyntheticConfig:
+    """The TFDS config, by its own type."""
+    return cast(SyntheticConfig, self.builder_config)
+
+  @property
   def dataset_spec(self) -> DatasetSpec:
-    config = self.builder_config
+    config = self.own_config
     return DatasetSpec(
       name=self.name,
       modalities=tuple(
@@ -81,18 +89,18 @@ class Synthetic(ModalityBuilder):
     )
 
   def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
-    return {'informativeness': tfds.features.Tensor(shape=(len(self.builder_config.modalities),), dtype=np.float32)}
+    return {'informativeness': tfds.features.Tensor(shape=(len(self.own_config.modalities),), dtype=np.float32)}
 
   @classmethod
   def config_from_options(cls, name, options):
     super().config_from_options(name, {})
-    config = custom_config(cls.BUILDER_CONFIGS[0], options)
+    config = cast(SyntheticConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
     config.check()
     return config
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    config = self.builder_config
+    config = self.own_config
     samples = generate.generate(
       config.modalities,
       config.levels,
