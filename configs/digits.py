@@ -15,6 +15,8 @@ def get_config(variant: str = ''):
   config = get_default()
   config.name = 'digits'
   config.data.name = 'digits'
+  config.optimizer.learning_rate = 1e-2
+  config.inject.rate = 0.5
   if variant == 'quick':
     config.num_seeds = 2
     config.train.epochs = 8

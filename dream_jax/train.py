@@ -91,18 +91,20 @@ class Schedule:
   per_call: int
 
 
-def make_schedule(recipe: Recipe, prepared: Prepared, *, with_clean: bool) -> Schedule:
-  """Steps of a run: `train.epochs` passes, rounded so that readings of the validation set are evenly spaced."""
+def make_schedule(recipe: Recipe, prepared: Prepared) -> Schedule:
+  """Steps of a run: `train.epochs` passes, rounded up so that calls and readings of the validation set come out even.
+
+  The same for every method, so that all have one budget.
+  """
   t = recipe.train
-  num_train = len(prepared.splits['train'])
-  steps = max(1, t.epochs * num_train // t.batch_size)
+  steps = max(1, t.epochs * len(prepared.splits['train']) // t.batch_size)
   evals = min(t.num_evals, steps)
-  eval_every = max(1, round(steps / evals))
-  floats = sum(int(np.prod(m.shape)) for m in prepared.spec.modalities) * (2 if with_clean else 1)
-  step_bytes = 4 * floats * t.batch_size * recipe.num_seeds
-  most = max(1, _CALL_BYTES // step_bytes)
-  per_call = max(k for k in range(1, eval_every + 1) if eval_every % k == 0 and k <= most)
-  return Schedule(eval_every * evals, eval_every, per_call)
+  floats = 2 * sum(int(np.prod(m.shape)) for m in prepared.spec.modalities)  # inputs, and inputs before the injection
+  most = max(1, _CALL_BYTES // (4 * floats * t.batch_size * recipe.num_seeds))
+  between = -(-steps // evals)
+  calls = -(-between // most)
+  per_call = -(-between // calls)
+  return Schedule(per_call * calls * evals, per_call * calls, per_call)
 
 
 def create_optimizer(settings: OptimizerSettings, num_steps: int) -> optax.GradientTransformation:
@@ -224,7 +226,7 @@ class Trainer:
     self.scale = label_scale(prepared)
     self.loss = losses.method_loss(method, self.model, recipe.losses)
     self.with_clean = losses.needs_clean(method, self.model)
-    self.schedule = make_schedule(recipe, prepared, with_clean=self.with_clean)
+    self.schedule = make_schedule(recipe, prepared)
     self.mesh = make_mesh(recipe.parallel.seed, recipe.parallel.data)
     check_divides(self.mesh, num_seeds=recipe.num_seeds, batch_size=recipe.train.batch_size)
     self._seeds = put(np.asarray(recipe.seeds, np.uint32), sharding(self.mesh, 'seed'))

@@ -10,7 +10,9 @@ The slots together: if the modalities in S are real they speak about one target,
 
   P(S | x)  ~  P(S)  prod_{m in S} exp(a_m)  sum_y p(y) prod_{m in S} p(y | x_m) / p(y)
 
-for every coalition S. The probability that slot m is real sums the coalitions that hold it.
+for every coalition S; with p(y | x_m) / p(y) = exp(eta_m . T(y) - A(eta_m)), A the log-partition function, the sum over y
+is exp(A(sum_S eta_m) - sum_S A(eta_m)): zero in the exponent for a single modality, positive when several agree. The
+probability that slot m is real sums the coalitions that hold it.
 """
 
 import flax.linen as nn
@@ -42,14 +44,21 @@ class RawDetector(nn.Module):
       if m.kind == 'tokens':
         x = nn.Embed(m.vocab_size, self.width, name=f'{m.name}_table')(x)
       if m.has_length:
-        q = nn.Dense(self.width, name=m.name)(shifted(x, axis=1))
+        inside = time_mask(inputs[m.length_name], x.shape[1])
+        # Frames beyond the length must not reach the last one through its neighbours.
+        q = nn.Dense(self.width, name=m.name)(shifted(x * inside[..., None].astype(x.dtype), axis=1))
       else:
         q = nn.Dense(self.width, name=m.name)(x.reshape(x.shape[0], -1))
       q = jnp.concatenate([nn.gelu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
       if m.has_length:
-        q = masked_mean(q, time_mask(inputs[m.length_name], x.shape[1]))
+        q = masked_mean(q, inside)
       odds.append(nn.Dense(1, name=f'{m.name}_odds')(q)[:, 0])
-    return jnp.stack(odds, axis=1)
+    natural = jnp.stack(odds, axis=1)
+    # Some damage looks natural, another sample's content above all: with rho the share of it, the likelihood ratio of
+    # real against damaged is 1 / (rho + (1 - rho) / natural), which no content can lift above 1 / rho.
+    rho = self.param('natural_damage', nn.initializers.zeros, (self.spec.num_modalities,))
+    rho = jnp.broadcast_to(rho, natural.shape)
+    return -jnp.logaddexp(jax.nn.log_sigmoid(rho), jax.nn.log_sigmoid(-rho) - natural)
 
 
 class Recogniser(nn.Module):
@@ -76,5 +85,7 @@ class Recogniser(nn.Module):
       tempered = stop_gradient(eta) * jnp.exp(log_temperature)[None, :, None]
       joint = jnp.einsum('gm,bmk->bgk', coalitions, tempered)
       log_posterior = log_posterior + evidence.log_partition(self.spec, stop_gradient(prior), joint)
+      alone = evidence.log_partition(self.spec, stop_gradient(prior), tempered)
+      log_posterior = log_posterior - alone @ coalitions.T
     log_posterior = jax.nn.log_softmax(log_posterior, axis=-1)
     return log_posterior, jnp.exp(log_posterior) @ coalitions

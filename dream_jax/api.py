@@ -1,0 +1,212 @@
+"""For notebooks and other programs: a trained workdir as a function, and the pure functions of an untrained model."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dream_jax import workdirs
+from dream_jax.checkpoints import Checkpoints
+from dream_jax.config_guard import read_config
+from dream_jax.data.prepare import standardise
+from dream_jax.errors import UserError
+from dream_jax.models.outputs import Outputs
+from dream_jax.models.registry import build, find_method
+from dream_jax.recipe import recipe_from_config
+from dream_jax.spec import DatasetSpec
+from dream_jax.suggest import did_you_mean
+
+Inputs = Mapping[str, Any]
+
+
+@flax.struct.dataclass
+class Apply:
+  """The pure functions of one model.
+
+  Attributes:
+    apply: (params, inputs, *, train=False, rngs=None) -> Outputs; `inputs` are standardised, name -> [B, ...]. Jit it,
+      vmap it over parameters, differentiate it.
+    init: key -> params.
+    spec: the modalities and the task it was made for.
+  """
+
+  apply: Callable[..., Outputs] = flax.struct.field(pytree_node=False)
+  init: Callable[[jax.Array], Any] = flax.struct.field(pytree_node=False)
+  spec: DatasetSpec = flax.struct.field(pytree_node=False)
+
+
+def make_apply(config: Any, *, spec: DatasetSpec | None = None) -> Apply:
+  """The pure apply function and the initialiser of `config.model`.
+
+  Args:
+    config: a ConfigDict, as a file of `configs/` makes it.
+    spec: modalities and task; by default those of `config.data`, which prepares that data set on first use.
+
+  Raises:
+    UserError: the config is wrong.
+  """
+  recipe = recipe_from_config(config)
+  if spec is None:
+    from dream_jax.data.datasets import load_dataset
+
+    data = recipe.data
+    spec = load_dataset(data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, options=data.options).spec
+  model = build(find_method(recipe.model.name), spec, recipe.model)
+
+  def apply(params: Any, inputs: Inputs, *, train: bool = False, rngs: Any = None) -> Outputs:
+    return model.apply({'params': params}, inputs, train=train, rngs=rngs)
+
+  def init(key: jax.Array) -> Any:
+    return model.init({'params': key}, empty_inputs(spec), train=False)['params']
+
+  return Apply(apply, init, spec)
+
+
+def empty_inputs(spec: DatasetSpec, batch_size: int = 1) -> dict[str, jax.Array]:
+  """Standardised inputs of zeros of the right shapes and types, with full lengths."""
+  inputs = {}
+  for m in spec.modalities:
+    inputs[m.name] = jnp.zeros((batch_size, *m.shape), jnp.int32 if m.kind == 'tokens' else jnp.float32)
+    if m.has_length:
+      inputs[m.length_name] = jnp.full((batch_size,), m.shape[0], jnp.int32)
+  return inputs
+
+
+def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: int | None = None) -> 'Predictor':
+  """A trained model as a function of raw inputs.
+
+  Args:
+    workdir: folder of a finished `--mode=train`.
+    method: which of its methods; the one under study by default.
+    seed: which of its seeds; the one with the best validation score by default.
+
+  Raises:
+    UserError: the workdir holds no such model, or its files are damaged.
+  """
+  workdir = os.fspath(workdir)
+  recipe = recipe_from_config(read_config(workdir))
+  name = method or recipe.model.name
+  if name not in recipe.methods:
+    raise UserError(f'{workdir} holds no method {name!r}; {did_you_mean(name, recipe.methods)}')
+  chosen = find_method(name)
+  if chosen.model == 'majority' or chosen.uses_oracle:
+    raise UserError(f'{name} is no model for use: it {"ignores its inputs" if not chosen.uses_oracle else "needs the mask"}')
+  if seed is not None and seed not in recipe.seeds:
+    raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
+  facts = workdirs.read_method(workdir, name).facts
+  index = int(np.argmax(facts['validation_score'])) if seed is None else recipe.seeds.index(seed)
+  with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
+    found = checkpoints.restore_best()
+  if found is None:
+    raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
+  params = jax.tree.map(lambda x: jnp.asarray(x[index]), found[1])
+  parts = workdirs.read_predictor_parts(workdir)
+  return Predictor(build(chosen, parts.spec, recipe.model), params, parts, name, recipe.seeds[index])
+
+
+class Predictor:
+  """A trained model: `predictor(inputs)` gives `Outputs` for raw, unstandardised arrays.
+
+  Inputs are a dict with one array a modality, [B, ...] as `spec` says, and `<name>_length` [B] for sequences and tokens
+  (full length when absent). A modality you do not have is given as zeros, or as whatever your system delivers when it
+  fails: recognising that is the model's task. Batches are padded to a power of two, so few shapes are compiled.
+
+  Attributes:
+    spec: modalities and task.
+    params: parameters of this seed.
+    method: name of the method.
+    seed: which seed of the workdir this is.
+  """
+
+  def __init__(self, model: Any, params: Any, parts: workdirs.PredictorParts, method: str, seed: int):
+    self.spec, self.params, self.method, self.seed = parts.spec, params, method, seed
+    self._statistics, self._scale = parts.statistics, parts.scale
+    self._apply = jax.jit(functools.partial(_forward, model))
+
+  def __call__(self, inputs: Inputs) -> Outputs:
+    """Outputs as NumPy arrays; predictions are probabilities, or values in the units of the labels.
+
+    Raises:
+      UserError: a modality is absent or has another shape.
+    """
+    ready = standardise(self._statistics, self.spec, inputs)
+    size = len(next(iter(ready.values())))
+    if size == 0:
+      raise UserError('the batch is empty; expected at least one sample')
+    padded = 1 << (size - 1).bit_length()
+    ready = {k: np.concatenate([x, np.repeat(x[:1], padded - size, axis=0)]) for k, x in ready.items()}
+    outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._apply(self.params, ready))
+    return outputs.replace(
+      prediction=self._units(outputs.prediction),
+      unimodal_predictions=None
+      if outputs.unimodal_predictions is None
+      else self._units(outputs.unimodal_predictions),
+    )
+
+  def contributions(self, inputs: Inputs) -> dict[str, np.ndarray]:
+    """Estimated contribution of every modality, name -> [B]; 1 is an equal share of a modality that is there.
+
+    Raises:
+      UserError: the method estimates none.
+    """
+    return self._by_name(self(inputs), 'contributions')
+
+  def explain(self, inputs: Inputs) -> list[dict[str, Any]]:
+    """One dict a sample: the prediction and, by modality, contribution, presence, gate and weight in the fusion.
+
+    'decision' is the class name or index, the set of classes for multilabel, or the value; 'confidence' is the
+    probability of the decision (None for regression and multilabel).
+    """
+    out = self(inputs)
+    parts = {
+      key: self._by_name(out, field)
+      for key, field in (
+        ('contributions', 'contributions'),
+        ('presence', 'presence'),
+        ('gates', 'gates'),
+        ('weights', 'soft_mask'),
+      )
+      if getattr(out, field) is not None
+    }
+    rows = []
+    for i, prediction in enumerate(out.prediction):
+      decision, confidence = self._decide(prediction)
+      by_modality = {key: {name: float(v[i]) for name, v in values.items()} for key, values in parts.items()}
+      rows.append({'decision': decision, 'confidence': confidence, **by_modality})
+    return rows
+
+  def _by_name(self, outputs: Outputs, field: str) -> dict[str, np.ndarray]:
+    values = getattr(outputs, field)
+    if values is None:
+      raise UserError(f'{self.method} estimates no {field}; load the method dream')
+    return {name: values[:, m] for m, name in enumerate(self.spec.names)}
+
+  def _units(self, prediction: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, or values on the scale of the labels."""
+    if self.spec.task == 'regression':
+      return self._scale.restore(prediction)
+    act = jax.nn.softmax if self.spec.task == 'multiclass' else jax.nn.sigmoid
+    return np.asarray(act(jnp.asarray(prediction)))
+
+  def _decide(self, prediction: np.ndarray) -> tuple[Any, float | None]:
+    def named(i):
+      return self.spec.class_names[i] if self.spec.class_names else int(i)
+
+    if self.spec.task == 'regression':
+      return float(prediction[0]), None
+    if self.spec.task == 'multilabel':
+      return [named(i) for i in np.flatnonzero(prediction > 0.5)], None
+    if self.spec.task == 'binary':
+      positive = bool(prediction[0] > 0.5)
+      decision = self.spec.class_names[int(positive)] if self.spec.class_names else int(positive)
+      return decision, float(max(prediction[0], 1 - prediction[0]))
+    return named(int(prediction.argmax())), float(prediction.max())
+
+
+def _forward(model: Any, params: Any, inputs: dict[str, jax.Array]) -> Outputs:
+  return model.apply({'params': params}, inputs, train=False)

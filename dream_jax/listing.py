@@ -1,0 +1,30 @@
+"""What there is to choose from: configs, data sets, methods and protocols."""
+
+import ast
+from pathlib import Path
+
+from dream_jax.data.datasets import dataset_names
+from dream_jax.data.protocols import protocol_names
+from dream_jax.models.registry import METHODS
+
+
+def print_all() -> None:
+  """Prints every name that a config or the command line may use."""
+  print('configs (--config=FILE):')
+  found = sorted(Path('configs').glob('*.py'))
+  for path in found:
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
+    print(f'  {path}  {doc.splitlines()[0] if doc else ""}')
+  if not found:
+    print('  none in ./configs; run this in the root of the repository, or give the path of your own')
+  print('\ndata sets (config.data.name):')
+  for name in dataset_names():
+    print(f'  {name}')
+  print('\nmethods (config.model.name, config.controls):')
+  for method in METHODS.values():
+    told = f'  [told: {", ".join(method.uses_oracle)}]' if method.uses_oracle else ''
+    print(f'  {method.name:16s} {method.title}{told}')
+  print('\nprotocols (config.protocols):')
+  names = protocol_names()
+  for kind in dict.fromkeys(name.partition('/')[0] for name in names):
+    print('  ' + '  '.join(name for name in names if name.partition('/')[0] == kind))
