@@ -1,0 +1,302 @@
+"""No information about what is missing reaches a model: it is removed, its whereabouts changed, and not one bit moves.
+
+A method that is told the mask does change, so these tests can fail.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from small_runs import FAST_COMPILE, jit, optax_promotes, small_dataset, small_prepared, small_recipe  # noqa: F401
+
+from dream_jax import losses
+from dream_jax.data import pipeline
+from dream_jax.data.counter import NUMPY
+from dream_jax.data.missing import EVALUATE_EPOCH, PREPARE_EPOCH, Missing, draw_keep
+from dream_jax.data.pipeline import eval_batches, train_batches
+from dream_jax.data.prepare import prepare
+from dream_jax.models.baselines.concat import ORACLE_MASK
+from dream_jax.models.registry import METHODS, build, find_method
+from dream_jax.parallel.mesh import make_mesh
+from dream_jax.predict import Predictor, label_scale
+from dream_jax.train import create_optimizer, create_state, train_call
+
+_TRAINED = tuple(name for name, method in METHODS.items() if method.model != 'majority')
+_HIDDEN = tuple(name for name in _TRAINED if not METHODS[name].uses_oracle)
+_ALL_FILLS = ('zeros', 'noise', 'mean', 'swap')
+# Without swap: there a removed value legitimately lives on as the content of another sample.
+_CONDITIONS = (
+  Missing('modality', 0.6, fills=('zeros', 'noise', 'mean')),
+  Missing('subset', kept=('text', 'pose'), fills=('noise',)),
+  Missing('frames', 0.7, fills=('zeros', 'noise', 'mean')),
+  Missing('block', 0.7, fills=('zeros', 'mean')),
+)
+_SEED = 3
+
+
+def _draw(missing, split, spec, epoch, seed=_SEED):
+  lengths = {m.name: split.features[m.length_name] for m in spec.modalities if m.has_length}
+  return draw_keep(missing, spec, lengths=lengths, seed=seed, keys=split.keys, epoch=epoch, backend=NUMPY)
+
+
+def _with_removed_changed(split, spec, keep, value):
+  """The split with other values wherever `keep` says removed; the lengths of wholly removed sequences too.
+
+  Args:
+    split: of a data set or of prepared data.
+    spec: of it.
+    keep: what stays.
+    value: 'random' or 'nan' (tokens and lengths are random under either).
+  """
+  rng = np.random.default_rng(8)
+  features = dict(split.features)
+  changed = 0
+  for m, modality in enumerate(spec.modalities):
+    x = features[modality.name].copy()
+    removed = ~keep.slots[:, m]
+    if modality.has_length:
+      length = features[modality.length_name]
+      inside = np.arange(modality.shape[0]) < length[:, None]
+      frames = keep.frames.get(modality.name, np.ones_like(inside))
+      where = inside & (removed[:, None] | ~frames)
+      other = np.where(removed, 1 + (length % modality.shape[0]), length).astype(np.int32)
+      features[modality.length_name] = other
+    else:
+      where = removed
+    if modality.kind == 'tokens':
+      x[where] = rng.integers(2, modality.vocab_size, where.sum())
+    else:
+      x[where] = np.nan if value == 'nan' else rng.normal(50, 9, x[where].shape)
+    features[modality.name] = x
+    changed += where.sum()
+  assert changed
+  return dataclasses.replace(split, features=features)
+
+
+def _random_params(abstract, seed=5):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda p: rng.normal(scale=0.3, size=p.shape).astype(p.dtype), abstract)
+
+
+@pytest.fixture(scope='module')
+def prepared():
+  return small_prepared('multiclass', train=16, validation=8, test=12)
+
+
+@functools.cache
+def _model(name):
+  return build(find_method(name), small_prepared('multiclass', train=4, validation=4, test=4).spec, small_recipe().model)
+
+
+def _abstract_params(name, prepared):
+  def init(key):
+    inputs = {k: np.asarray(x[:2]) for k, x in prepared.splits['train'].features.items()}
+    told = {ORACLE_MASK: np.ones((2, prepared.spec.num_modalities), np.float32)}
+    return _model(name).init({'params': key}, {**inputs, **told}, train=False)['params']
+
+  one = jax.eval_shape(init, jax.random.key(0))
+  return jax.tree.map(lambda p: jax.ShapeDtypeStruct((2, *p.shape), p.dtype), one)
+
+
+@pytest.fixture(scope='module')
+def predictor_of(prepared):
+  @functools.cache
+  def made(name):
+    abstract = _abstract_params(name, prepared)
+    predictor = Predictor(
+      _model(name),
+      make_mesh(2, -1),
+      abstract,
+      prepared,
+      batch_size=16,
+      compiler_options=FAST_COMPILE,
+      oracle=bool(find_method(name).uses_oracle),
+    )
+    return predictor, _random_params(abstract)
+
+  return made
+
+
+def _lie_about_kept(monkeypatch):
+  """Evaluation batches whose 'kept' is wrong from start to end."""
+  honest = pipeline._eval_batches
+
+  def lying(*args):
+    for batch in honest(*args):
+      yield {**batch, 'kept': np.float32(1) - batch['kept']}
+
+  monkeypatch.setattr(pipeline, '_eval_batches', lying)
+
+
+@pytest.mark.parametrize('missing', _CONDITIONS, ids=lambda m: m.kind)
+def test_evaluation_inputs_hold_nothing_of_what_was_removed(prepared, missing):
+  split = prepared.splits['test']
+  keep = _draw(missing, split, prepared.spec, EVALUATE_EPOCH)
+  # A swap donor's lengths are read for every fill, so here only contents change, not the lengths of removed slots.
+  other = _with_removed_changed(split, prepared.spec, keep, 'random')
+  lengths = {m.length_name: split.features[m.length_name] for m in prepared.spec.modalities if m.has_length}
+  other = dataclasses.replace(other, features={**other.features, **lengths})
+  for a, b in zip(
+    eval_batches(split, prepared, missing=missing, seed=_SEED, batch_size=5),
+    eval_batches(other, prepared, missing=missing, seed=_SEED, batch_size=5),
+    strict=True,
+  ):
+    jax.tree.map(np.testing.assert_array_equal, a['inputs'], b['inputs'])
+
+
+@pytest.mark.parametrize('name', _TRAINED)
+def test_outputs_do_not_depend_on_removed_values_or_on_the_mask(prepared, predictor_of, name, monkeypatch):
+  predictor, params = predictor_of(name)
+  split = prepared.splits['test']
+  honest = [predictor.split(params, split, missing=missing, seed=_SEED) for missing in _CONDITIONS]
+  _lie_about_kept(monkeypatch)
+  told_a_lie, moved = [], []
+  for missing, before in zip(_CONDITIONS, honest, strict=True):
+    keep = _draw(missing, split, prepared.spec, EVALUATE_EPOCH)
+    other = _with_removed_changed(split, prepared.spec, keep, 'random')
+    lengths = {m.length_name: split.features[m.length_name] for m in prepared.spec.modalities if m.has_length}
+    other = dataclasses.replace(other, features={**other.features, **lengths})
+    after = predictor.split(params, other, missing=missing, seed=_SEED)
+    told_a_lie.append(not np.array_equal(before.pop('kept'), after.pop('kept')))
+    assert before.keys() == after.keys()
+    moved.append(any(not np.array_equal(before[key], after[key]) for key in before))
+  assert all(told_a_lie)
+  # The positive control: who is told the mask, is told a lie and changes its mind.
+  assert moved == [bool(METHODS[name].uses_oracle)] * len(_CONDITIONS)
+
+
+def _loss_of(name):
+  model = _model(name)
+  loss = losses.method_loss(find_method(name), model, losses.LossWeights())
+
+  def run(params, batch, key):
+    method = {'method': 'trace'} if find_method(name).model == 'dream' else {}
+    outputs = model.apply({'params': params}, batch['inputs'], train=True, rngs={'dropout': key}, **method)
+    return outputs, loss(params, batch, key)
+
+  return jit(run)
+
+
+@pytest.mark.parametrize('name', _TRAINED)
+def test_training_outputs_and_task_losses_do_not_read_the_mask_or_the_clean_inputs(prepared, name):
+  method = find_method(name)
+  params = jax.tree.map(lambda p: p[0], _random_params(_abstract_params(name, prepared)))
+  inject = Missing('modality', 0.7, 'uniform', fills=_ALL_FILLS)
+  batches = train_batches(
+    prepared, inject=inject, batch_size=8, seeds=(0,), start_step=0, num_steps=1, steps_per_call=1, with_clean=True
+  )
+  batch = jax.tree.map(lambda x: x[0, 0], next(batches))
+  if method.uses_oracle:
+    batch['inputs'] = {**batch['inputs'], ORACLE_MASK: batch['kept']}
+  rng = np.random.default_rng(1)
+  other = {**batch, 'kept': np.float32(1) - batch['kept'], 'clean': dict(batch['clean'])}
+  for key, x in other['clean'].items():
+    other['clean'][key] = rng.permutation(x) if x.dtype == np.int32 else rng.normal(9, 5, x.shape).astype(np.float32)
+  if method.uses_oracle:
+    other['inputs'] = {**batch['inputs'], ORACLE_MASK: other['kept']}
+  run = _loss_of(name)
+  outputs, (total, terms) = run(params, batch, jax.random.key(0))
+  others, (other_total, other_terms) = run(params, other, jax.random.key(0))
+  same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(outputs), jax.tree.leaves(others), strict=True)]
+  if method.uses_oracle:
+    assert not all(same)
+    assert total != other_total
+    return
+  assert all(same)
+  hidden = [term for term in terms if term in ('task', 'unimodal', 'coalition', 'estimator')]
+  assert hidden
+  for term in hidden:
+    np.testing.assert_array_equal(terms[term], other_terms[term])
+  if method.model == 'dream':
+    # The supervision does read it: that is what it is for.
+    assert terms['recognition'] != other_terms['recognition']
+    assert terms['reconstruction'] != other_terms['reconstruction']
+  else:
+    np.testing.assert_array_equal(total, other_total)
+
+
+_INCOMPLETE = (
+  Missing('modality', 0.6, fills=_ALL_FILLS),
+  Missing('imbalanced', rates=(('audio', 0.8), ('pose', 0.5)), fills=('zeros', 'noise')),
+  Missing('subset', kept=('audio', 'face'), fills=('zeros', 'mean')),
+  Missing('frames', 0.6, fills=_ALL_FILLS),
+  Missing('block', 0.6, fills=('noise', 'zeros')),
+)
+
+
+@functools.cache
+def _one_call(name):
+  """One call of two steps of two seeds as the trainer makes it: prepared -> (losses, updated parameters)."""
+  recipe, method, model = small_recipe(inject__fills=_ALL_FILLS), find_method(name), _model(name)
+  optimizer = create_optimizer(recipe.optimizer, 10)
+  loss = losses.method_loss(method, model, recipe.losses)
+  seeds = np.array([0, 1], np.uint32)
+  call = jit(lambda state, batch: train_call(loss, optimizer, state, batch, seeds))
+  shapes = {}
+
+  def run(prepared):
+    batch = next(
+      train_batches(
+        prepared,
+        inject=recipe.inject.missing(),
+        batch_size=8,
+        seeds=(0, 1),
+        start_step=0,
+        num_steps=2,
+        steps_per_call=2,
+        with_clean=losses.needs_clean(method, model),
+      )
+    )
+    batch = {**batch, 'label': label_scale(prepared).standardise(batch['label'])}
+    if not shapes:
+      sample = jax.tree.map(lambda x: x[0, 0], batch['inputs'])
+      shapes['state'] = jit(lambda s: create_state(model, optimizer, sample, s))(seeds)
+    state, terms = call(shapes['state'], batch)
+    return terms, state.params
+
+  return run
+
+
+def _changed(dataset, missing, value):
+  """The data set with other values wherever `missing` removes something from training and validation."""
+  splits = dict(dataset.splits)
+  for split in ('train', 'validation'):
+    keep = _draw(missing, splits[split], dataset.spec, PREPARE_EPOCH)
+    splits[split] = _with_removed_changed(splits[split], dataset.spec, keep, value)
+  return dataclasses.replace(dataset, splits=splits)
+
+
+@pytest.fixture(scope='module')
+def dataset():
+  return small_dataset('multiclass', train=24, validation=8, test=4)
+
+
+def _same(a, b):
+  return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize('missing', _INCOMPLETE, ids=lambda m: m.kind)
+@pytest.mark.parametrize('value', ['random', 'nan'])
+def test_prepared_data_hold_nothing_of_what_was_removed(dataset, missing, value):
+  def arrays(d, m):
+    p = prepare(d, train_missing=m, seed=_SEED)
+    return {n: (s.features, s.label, s.extras) for n, s in p.splits.items()}, p.statistics.mean, p.statistics.std, p.zero
+
+  changed = _changed(dataset, missing, value)
+  jax.tree.map(np.testing.assert_array_equal, arrays(dataset, missing), arrays(changed, missing))
+  assert not _same(arrays(dataset, Missing()), arrays(changed, Missing()))
+
+
+def test_training_never_reads_what_its_data_lack(dataset):
+  """The same, seen from the end: losses and updated parameters of a call of the train step."""
+  missing = _INCOMPLETE[0]
+  run = _one_call('dream')
+  before = run(prepare(dataset, train_missing=missing, seed=_SEED))
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(before))
+  for value in ('random', 'nan'):
+    after = run(prepare(_changed(dataset, missing, value), train_missing=missing, seed=_SEED))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+  # The positive control: were it not removed, the same change would show.
+  assert not _same(before, run(prepare(_changed(dataset, missing, 'random'), train_missing=Missing(), seed=_SEED)))
