@@ -28,19 +28,18 @@ def get_default() -> ConfigDict:
   config.model.assess = True  # estimate contributions
   config.model.sharpness = 0.5  # exponent of the estimated shares in the soft mask; 0 leaves presence alone
   config.model.reconstruct = 'selective'  # 'selective', 'always' or 'never'
-  config.model.gate_threshold = 0.3  # contribution below which a modality is replaced (an equal share is 1)
+  config.model.gate_threshold = 0.3  # weight below which a modality is replaced (an equal share is 1)
   config.model.gate_temperature = 0.1  # softness of the gate
   config.model.fusion = 'soft_mask'  # 'soft_mask', 'hard_mask', 'uniform' or 'posterior'
 
   config.losses = ConfigDict()  # weights beside the task loss; 0 turns a term off
   config.losses.unimodal = 0.3  # every modality predicts alone
   config.losses.coalition = 0.5  # a random coalition predicts
-  config.losses.estimator = 1.0  # shares follow the contribution target
+  config.losses.estimator = 1.0  # estimated contributions follow the target
   config.losses.recognition = 1.0  # the coalition that injection left intact is found
   config.losses.reconstruction = 1.0  # removed latents are rebuilt
   config.losses.confidence = 0.2  # quality of reconstructions is predicted
   config.losses.target = 'shapley'  # 'shapley', 'leave_one_out' or 'confidence'
-  config.losses.target_temperature = 0.1  # of the softmax that turns values into shares
 
   # Trained beside it, same budget, for comparison.
   config.controls = ('concat+dropout', 'late+dropout', 'concat', 'unimodal', 'majority', 'oracle+dropout')

@@ -24,12 +24,11 @@ class LossWeights:
   Attributes:
     unimodal: every modality predicts the target alone.
     coalition: a random coalition of modalities predicts it.
-    estimator: shares follow the contribution target.
+    estimator: estimated contributions follow the target.
     recognition: the posterior over coalitions names the one that the trainer left intact.
     reconstruction: translators meet the latent of the content that the trainer removed.
     confidence: predicted against actual quality of reconstructions.
     target: which contribution target the estimator learns.
-    target_temperature: of the softmax that turns values into shares.
   """
 
   unimodal: float = 0.3
@@ -39,7 +38,6 @@ class LossWeights:
   reconstruction: float = 1.0
   confidence: float = 0.2
   target: Literal['shapley', 'leave_one_out', 'confidence'] = 'shapley'
-  target_temperature: float = 0.1
 
 
 def task_loss(spec: DatasetSpec, prediction: jax.Array, label: jax.Array) -> jax.Array:
@@ -73,7 +71,9 @@ def dream_loss(
   out = t.outputs
   kept = batch['kept'] >= 0.5
   terms = {'task': task_loss(spec, out.prediction, label)}
-  terms['unimodal'] = unimodal_loss(spec, out.unimodal_predictions, label)
+  every_label = jnp.broadcast_to(label[:, None], (*t.unimodal_evidence.shape[:2], *label.shape[1:]))
+  likelihood = evidence.log_likelihood(spec, t.prior, t.unimodal_evidence, every_label)
+  terms['unimodal'] = -likelihood.mean(0).sum()
 
   coalitions = coalition_matrix(spec.num_modalities)
   drawn = jax.random.randint(coalition_key, (label.shape[0],), 0, len(coalitions))
@@ -82,10 +82,8 @@ def dream_loss(
 
   if model.settings.assess:
     values, empty = coalition_values(spec, t.prior, t.coalition_predictions, label)
-    target = contribution_target(
-      spec, stop_gradient(values), stop_gradient(empty), kind=weights.target, temperature=weights.target_temperature
-    )
-    terms['estimator'] = -(target * t.log_shares).sum(-1).mean()
+    target = contribution_target(spec, values, empty, kind=weights.target)
+    terms['estimator'] = jnp.square(t.credit - stop_gradient(target)).sum(-1).mean()
   if model.settings.recognise:
     # The row of the coalition that was left intact. Slots that were missing before the injection count as intact here:
     # the trainer does not know better.

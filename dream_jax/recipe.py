@@ -144,7 +144,6 @@ def recipe_from_config(config: Any) -> Recipe:
     ('optimizer.learning_rate', o.learning_rate),
     ('optimizer.clip_norm', o.clip_norm),
     ('model.gate_temperature', m.gate_temperature),
-    ('losses.target_temperature', r.losses.target_temperature),
   ):
     _require(value > 0, field, value, 'more than 0')
   for field in dataclasses.fields(r.losses):

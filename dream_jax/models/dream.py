@@ -20,7 +20,7 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.contribution import ContributionEstimator
+from dream_jax.models.contribution import ContributionEstimator, certainty_shapley
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.fusion import SoftMaskFusion
 from dream_jax.models.layers import SlotDense
@@ -30,6 +30,9 @@ from dream_jax.models.reconstruction import Reconstructor
 from dream_jax.models.sizes import Sizes
 from dream_jax.spec import DatasetSpec
 
+# Shares stay defined for a sample of which no modality says anything.
+_SMALLEST_MERIT = 0.02
+
 
 @dataclasses.dataclass(frozen=True)
 class DreamSettings(Sizes):
@@ -38,10 +41,11 @@ class DreamSettings(Sizes):
   Attributes:
     recognise: whether presence is estimated; without it every slot counts as real.
     agreement: whether recognition lets modalities testify about each other.
-    assess: whether contributions follow the estimator; without it they are the presence alone.
-    sharpness: beta in c_m = (M pi_m)^beta p_m: 0 ignores the estimated shares, 1 takes them at face value.
+    assess: whether contributions are estimated; without it they are the presence alone.
+    sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1 takes
+      them at face value.
     reconstruct: 'selective' replaces latents by the gate, 'always' fully, 'never' leaves them.
-    gate_threshold: contribution below which a modality is replaced (an equal share counts 1).
+    gate_threshold: w_m below which a modality is replaced (an equal share counts 1).
     gate_temperature: softness of the gate.
     fusion: 'soft_mask' weighs by contribution, 'hard_mask' rounds the weights to 0 or 1, 'uniform' ignores them, and
       'posterior' mixes the predictions of all coalitions by their posterior probability.
@@ -66,9 +70,10 @@ class Trace:
   """Everything a forward pass computes; the losses read it, users get `Outputs`."""
 
   outputs: Outputs
+  unimodal_evidence: jax.Array  # [B, M, K]
   log_coalition: jax.Array  # [B, G] log P(S | x)
-  log_shares: jax.Array  # [B, M] log pi
-  coalition_predictions: jax.Array | None  # [B, G, C], in training only
+  credit: jax.Array | None  # [B, M] estimated Shapley values
+  coalition_predictions: jax.Array  # [B, G, C]
   confidence: jax.Array | None  # [B, M] predicted quality of the reconstructions
   prior: jax.Array  # [K]
 
@@ -88,7 +93,7 @@ class Dream(nn.Module):
     if s.recognise:
       self.recogniser = Recogniser(self.spec, s.agreement)
     if s.assess:
-      self.estimator = ContributionEstimator(s.hidden, s.head_dropout)
+      self.estimator = ContributionEstimator()
     if s.reconstruct != 'never':
       self.reconstructor = Reconstructor(s.hidden)
     self.fusion = SoftMaskFusion(self.spec, s.hidden, s.head_dropout)
@@ -109,6 +114,8 @@ class Dream(nn.Module):
     eta = evidence.from_raw(self.spec, self.heads(z))
     batch = z.shape[0]
     coalitions = jnp.asarray(coalition_matrix(m), z.dtype)
+    weights = jnp.broadcast_to(coalitions, (batch, *coalitions.shape))
+    every_coalition = self.fusion(z, eta, self.prior, weights, train=train)
 
     # Recognise which slots hold real content. The task loss must not bend this probability to its own ends.
     if s.recognise:
@@ -118,25 +125,28 @@ class Dream(nn.Module):
       log_coalition = jnp.broadcast_to(jnp.where(coalitions.sum(-1) == m, 0.0, -1e9), (batch, coalitions.shape[0]))
       presence = trusted = jnp.ones((batch, m), z.dtype)
 
-    # Assess how much each modality contributes: 1 is an equal share, and there.
+    # Assess how much each modality contributes to this sample's prediction.
     if s.assess:
-      log_shares = self.estimator(z, eta, trusted, train=train)
+      credit = self.estimator(certainty_shapley(self.spec, self.prior, eta, every_coalition), trusted)
+      merit = stop_gradient(jnp.maximum(credit, 0.0))
+      shares = (merit + _SMALLEST_MERIT) / (merit + _SMALLEST_MERIT).sum(-1, keepdims=True)
+      contributions = m * merit * trusted
     else:
-      log_shares = jnp.full((batch, m), -jnp.log(float(m)), z.dtype)
-    contributions = jnp.exp(s.sharpness * (stop_gradient(log_shares) + jnp.log(float(m)))) * trusted
+      credit, shares, contributions = None, jnp.full((batch, m), 1.0 / m, z.dtype), trusted
+    standing = (m * shares) ** s.sharpness * trusted  # 1 is an equal share, and there
 
     # Reconstruct, selectively: missing and under-performing modalities are replaced, the others left alone.
     if s.reconstruct == 'never':
-      gates, reconstructions, confidence = jnp.zeros_like(contributions), None, None
-      enhanced, soft_mask = z, contributions
+      gates, reconstructions, confidence = jnp.zeros_like(standing), None, None
+      enhanced, soft_mask = z, standing
     else:
-      reconstructions, confidence = self.reconstructor(z, contributions)
+      reconstructions, confidence = self.reconstructor(z, standing)
       if s.reconstruct == 'always':
-        gates = jnp.ones_like(contributions)
+        gates = jnp.ones_like(standing)
       else:
-        gates = jax.nn.sigmoid((s.gate_threshold - contributions) / s.gate_temperature)
+        gates = jax.nn.sigmoid((s.gate_threshold - standing) / s.gate_temperature)
       enhanced = (1.0 - gates)[..., None] * z + gates[..., None] * reconstructions
-      soft_mask = (1.0 - gates) * contributions + gates * stop_gradient(confidence)
+      soft_mask = (1.0 - gates) * standing + gates * stop_gradient(confidence)
 
     # Fuse by soft mask.
     evidence_of_slots = evidence.from_raw(self.spec, self.heads(enhanced))
@@ -144,17 +154,13 @@ class Dream(nn.Module):
       soft_mask = jnp.round(jnp.minimum(soft_mask, 1.0))
     elif s.fusion == 'uniform':
       soft_mask = jnp.ones_like(soft_mask)
-    every_coalition = None
-    if train or s.fusion == 'posterior':
-      weights = jnp.broadcast_to(coalitions, (batch, *coalitions.shape))
-      every_coalition = self.fusion(z, eta, self.prior, weights, train=train)
     if s.fusion == 'posterior':
       prediction = evidence.mixture(self.spec, stop_gradient(log_coalition), every_coalition)
     else:
       prediction = self.fusion(enhanced, evidence_of_slots, self.prior, soft_mask[:, None], train=train)[:, 0]
     outputs = Outputs(
       prediction=prediction,
-      contributions=jnp.exp(log_shares) * m * presence,
+      contributions=contributions,
       presence=presence,
       gates=gates,
       soft_mask=soft_mask,
@@ -162,4 +168,4 @@ class Dream(nn.Module):
       latents=z,
       reconstructions=reconstructions,
     )
-    return Trace(outputs, log_coalition, log_shares, every_coalition, confidence, self.prior)
+    return Trace(outputs, eta, log_coalition, credit, every_coalition, confidence, self.prior)

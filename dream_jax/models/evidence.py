@@ -84,3 +84,34 @@ def score(spec: DatasetSpec, prediction: jax.Array, label: jax.Array) -> jax.Arr
   label = label if spec.task == 'multilabel' else label[..., None]
   label = label.astype(prediction.dtype)
   return (label * jax.nn.log_sigmoid(prediction) + (1.0 - label) * jax.nn.log_sigmoid(-prediction)).sum(-1)
+
+
+def log_likelihood(spec: DatasetSpec, prior: jax.Array, eta: jax.Array, label: jax.Array) -> jax.Array:
+  """log p(label) under summed evidence [..., K], up to a constant: what makes evidence mean what it says, [...].
+
+  For regression the Gaussian's own density, so that precision is learned too; `score` otherwise.
+  """
+  if spec.task != 'regression':
+    return score(spec, predict(spec, prior, eta), label)
+  precision = 1.0 + eta[..., 1]
+  return 0.5 * jnp.log(precision) - 0.5 * precision * jnp.square(label - eta[..., 0] / precision)
+
+
+def certainty(spec: DatasetSpec, prediction: jax.Array, eta: jax.Array) -> jax.Array:
+  """How sure a prediction is, [...]: 1 minus its entropy over the largest possible one, 0 knows nothing.
+
+  For regression half the log of the precision, which is what the Gaussian's entropy lost against its prior.
+
+  Args:
+    spec: names the task.
+    prediction: [..., C], read for classification.
+    eta: [..., K] summed evidence, read for regression.
+  """
+  if spec.task == 'regression':
+    return 0.5 * jnp.log1p(eta[..., 1])
+  if spec.task == 'multiclass':
+    logp = jax.nn.log_softmax(prediction, axis=-1)
+    return 1.0 + (jnp.exp(logp) * logp).sum(-1) / jnp.log(float(spec.num_outputs))
+  p = jax.nn.sigmoid(prediction)
+  bits = p * jax.nn.log_sigmoid(prediction) + (1.0 - p) * jax.nn.log_sigmoid(-prediction)
+  return 1.0 + bits.mean(-1) / jnp.log(2.0)
