@@ -95,7 +95,9 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
     raise UserError(f'{workdir} holds no method {name!r}; {did_you_mean(name, recipe.methods)}')
   chosen = find_method(name)
   if chosen.model == 'majority' or chosen.uses_oracle:
-    raise UserError(f'{name} is no model for use: it {"ignores its inputs" if not chosen.uses_oracle else "needs the mask"}')
+    raise UserError(
+      f'{name} is no model for use: it {"ignores its inputs" if not chosen.uses_oracle else "needs the mask"}'
+    )
   if seed is not None and seed not in recipe.seeds:
     raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
   facts = workdirs.read_method(workdir, name).facts
@@ -121,11 +123,12 @@ class Predictor:
     params: parameters of this seed.
     method: name of the method.
     seed: which seed of the workdir this is.
+    statistics: what raw inputs are standardised with.
   """
 
   def __init__(self, model: Any, params: Any, parts: workdirs.PredictorParts, method: str, seed: int):
     self.spec, self.params, self.method, self.seed = parts.spec, params, method, seed
-    self._statistics, self._scale = parts.statistics, parts.scale
+    self.statistics, self._scale = parts.statistics, parts.scale
     self._apply = jax.jit(functools.partial(_forward, model))
 
   def __call__(self, inputs: Inputs) -> Outputs:
@@ -134,7 +137,7 @@ class Predictor:
     Raises:
       UserError: a modality is absent or has another shape.
     """
-    ready = standardise(self._statistics, self.spec, inputs)
+    ready = standardise(self.statistics, self.spec, inputs)
     size = len(next(iter(ready.values())))
     if size == 0:
       raise UserError('the batch is empty; expected at least one sample')
@@ -143,13 +146,11 @@ class Predictor:
     outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._apply(self.params, ready))
     return outputs.replace(
       prediction=self._units(outputs.prediction),
-      unimodal_predictions=None
-      if outputs.unimodal_predictions is None
-      else self._units(outputs.unimodal_predictions),
+      unimodal_predictions=None if outputs.unimodal_predictions is None else self._units(outputs.unimodal_predictions),
     )
 
   def contributions(self, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Estimated contribution of every modality, name -> [B]; 1 is an equal share of a modality that is there.
+    """Estimated contribution of every modality, name -> [B]; 1 is an equal share of full certainty.
 
     Raises:
       UserError: the method estimates none.

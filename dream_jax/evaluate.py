@@ -147,9 +147,7 @@ class _RowBuilder:
   def row(self, scores: dict[str, Any] | None) -> Row:
     """The finished row."""
     for entry in self._protocols.values():
-      entry['summary'] = {
-        metric: summarise(np.mean(values, axis=0)) for metric, values in entry['metrics'].items()
-      }
+      entry['summary'] = {metric: summarise(np.mean(values, axis=0)) for metric, values in entry['metrics'].items()}
       rates = [c['rate'] for c in entry['conditions']]
       if len(rates) > 1 and None not in rates:
         for metric in tuple(entry['summary']):

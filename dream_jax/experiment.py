@@ -1,11 +1,11 @@
 """One run of the command line: every method of a config is trained, evaluated and compared; what is done stays done.
 
-  WORKDIR/config.json         the config it belongs to
-  WORKDIR/spec.json, statistics.npz   what a predictor needs beside the parameters
-  WORKDIR/checkpoints/METHOD  states and selected parameters
-  WORKDIR/methods/METHOD.*    results of a finished method
-  WORKDIR/results.json        all of them, with comparisons
-  WORKDIR/report.html         the same to look at
+WORKDIR/config.json         the config it belongs to
+WORKDIR/spec.json, statistics.npz   what a predictor needs beside the parameters
+WORKDIR/checkpoints/METHOD  states and selected parameters
+WORKDIR/methods/METHOD.*    results of a finished method
+WORKDIR/results.json        all of them, with comparisons
+WORKDIR/report.html         the same to look at
 """
 
 import os
@@ -131,8 +131,10 @@ def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> No
   print(terminal_text(results))
   seconds = [m for m in results['methods'].values() if m.get('compile_seconds') is not None]
   names = {m['method']: m for m in seconds}
-  print(f'compile time {sum(m["compile_seconds"] for m in names.values()):.1f} s in all, training'
-        f' {sum(m["train_seconds"] for m in names.values()):.1f} s')
+  print(
+    f'compile time {sum(m["compile_seconds"] for m in names.values()):.1f} s in all, training'
+    f' {sum(m["train_seconds"] for m in names.values()):.1f} s'
+  )
   print(f'results: {workdir}/results.json')
   print(f'report: {report}', flush=True)
 

@@ -40,7 +40,9 @@ class LabelScale:
 
   def restore(self, prediction: np.ndarray) -> np.ndarray:
     """Predictions in the units of the labels."""
-    return prediction if (self.mean, self.std) == (0.0, 1.0) else prediction * np.float32(self.std) + np.float32(self.mean)
+    return (
+      prediction if (self.mean, self.std) == (0.0, 1.0) else prediction * np.float32(self.std) + np.float32(self.mean)
+    )
 
 
 def label_scale(prepared: Prepared) -> LabelScale:

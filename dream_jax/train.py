@@ -23,11 +23,11 @@ from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import device_prefetch, train_batches
 from dream_jax.data.prepare import Prepared
-from dream_jax.predict import Predictor, label_scale
 from dream_jax.metrics import primary_metric, sample_scores
 from dream_jax.models.baselines.concat import ORACLE_MASK
 from dream_jax.models.registry import Method, build
 from dream_jax.parallel.mesh import check_divides, make_mesh, put, sharding
+from dream_jax.predict import Predictor, label_scale
 from dream_jax.recipe import OptimizerSettings, Recipe
 from dream_jax.writers import MetricsWriter, Progress
 
@@ -244,9 +244,7 @@ class Trainer:
     options = compiler_options()
     make = jax.jit(lambda s: create_state(self.model, optimizer, sample, s), out_shardings=where)
     self._create = make.lower(self._seeds).compile(compiler_options=options)
-    self.abstract_state = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, where
-    )
+    self.abstract_state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, where)
     call = jax.jit(
       lambda state, batches, seeds: train_call(self.loss, optimizer, state, batches, seeds),
       donate_argnums=0,
@@ -342,7 +340,7 @@ class Trainer:
         state = self._loop(state, step, checkpoints, writer, progress, max_steps)
       best_step, best_score = np.asarray(state.best_step), np.asarray(state.best_score)
       params = jax.tree.map(np.asarray, state.best_params)
-      if int(state.step) == self.schedule.num_steps:
+      if int(state.step) == self.schedule.num_steps != checkpoints.best_step():
         checkpoints.save_best(self.schedule.num_steps, state.best_params)
       seconds = time.perf_counter() - start
     return Trained(params, best_step, best_score, self.compile_seconds, seconds)
@@ -383,7 +381,7 @@ class Trainer:
     note = ''
     for step, terms in pending:
       values = {name: np.asarray(value) for name, value in terms.items()}
-      writer.write(step, {name: value for name, value in values.items()})
+      writer.write(step, values)
       note = f'loss {values["loss"].mean():.4f}'
     pending.clear()
     return note

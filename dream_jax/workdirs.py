@@ -50,9 +50,7 @@ def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Ro
   path.parent.mkdir(parents=True, exist_ok=True)
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
   _write_npz(path.with_suffix('.npz'), arrays)
-  entries = [
-    {'name': r.name, 'title': r.title, 'protocols': r.protocols, 'contribution': r.contribution} for r in rows
-  ]
+  entries = [{'name': r.name, 'title': r.title, 'protocols': r.protocols, 'contribution': r.contribution} for r in rows]
   write_json(path, {'facts': facts, 'rows': entries})
 
 
@@ -111,10 +109,14 @@ def read_predictor_parts(workdir: str) -> PredictorParts:
     spec = from_config(DatasetSpec, content['spec'], 'spec')
     return PredictorParts(spec, Statistics(**parts), from_config(LabelScale, content['label_scale'], 'label_scale'))
   except FileNotFoundError as error:
-    raise UserError(f'{workdir} holds no trained model ({error.filename} is missing); expected a workdir of --mode=train')
+    raise UserError(
+      f'{workdir} holds no trained model ({error.filename} is missing); expected a workdir of --mode=train'
+    )
   except Exception as error:
     reason = (str(error).splitlines() or [''])[0][:120]
-    raise UserError(f'spec.json or statistics.npz of {workdir} cannot be read ({type(error).__name__}: {reason})') from error
+    raise UserError(
+      f'spec.json or statistics.npz of {workdir} cannot be read ({type(error).__name__}: {reason})'
+    ) from error
 
 
 def _method_file(workdir: str, method: str) -> Path:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from dream_jax.data import host_tensorflow
+
 Array = Any  # np.ndarray, tf.Tensor or jax.Array, whichever the backend makes.
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -125,9 +127,7 @@ class TensorflowBackend(NumpyBackend):
   name = 'tensorflow'
 
   def __init__(self):
-    import tensorflow as tf  # Seconds of import time: only for who asks for it.
-
-    self.tf = tf
+    self.tf = host_tensorflow.load()
 
   def uint32(self, x):
     return self.tf.cast(np.uint32(x & _MASK) if isinstance(x, int) else x, self.tf.uint32)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dream_jax.data import host_tensorflow
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec
 from dream_jax.suggest import did_you_mean
@@ -98,6 +99,7 @@ def load_dataset(
   Raises:
     UserError: unknown name or option, a source file that is absent or wrong, or prepared files that are broken.
   """
+  host_tensorflow.load()
   base, _, config_name = name.partition('/')
   if base not in _BUILDERS:
     raise UserError(f'unknown data set {name!r}; {did_you_mean(name, _NAMES)}')

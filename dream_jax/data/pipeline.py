@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dream_jax.data import counter, fills
+from dream_jax.data import counter, fills, host_tensorflow
 from dream_jax.data.counter import NUMPY
 from dream_jax.data.datasets import Split
 from dream_jax.data.missing import EVALUATE_EPOCH, Keep, Missing, draw_keep, validate
@@ -70,7 +70,7 @@ def train_batches(
   local = _local_rows(batch_size, process_index, process_count)
   if not seeds or steps_per_call < 1:
     raise UserError(f'{len(seeds)} seeds and {steps_per_call} steps per call; expected at least 1 of each')
-  import tensorflow as tf  # Not at the top: evaluation and the notebook API do without it.
+  tf = host_tensorflow.load()  # Not at the top: evaluation and the notebook API do without it.
 
   tensors = counter.backend('tensorflow')
   with tf.device('CPU:0'):

@@ -72,7 +72,11 @@ class TransformerEncoder(nn.Module):
     for i in range(self.num_layers):
       y = nn.LayerNorm(name=f'norm_attention{i}')(x)
       y = nn.MultiHeadDotProductAttention(
-        self.num_heads, dropout_rate=self.dropout, broadcast_dropout=False, deterministic=not train, name=f'attention{i}'
+        self.num_heads,
+        dropout_rate=self.dropout,
+        broadcast_dropout=False,
+        deterministic=not train,
+        name=f'attention{i}',
       )(y, y, mask=attend)
       x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
       y = nn.LayerNorm(name=f'norm_mlp{i}')(x)

@@ -27,9 +27,7 @@ class SoftMaskFusion(nn.Module):
   dropout: float = 0.3
 
   @nn.compact
-  def __call__(
-    self, z: jax.Array, eta: jax.Array, prior: jax.Array, weights: jax.Array, *, train: bool
-  ) -> jax.Array:
+  def __call__(self, z: jax.Array, eta: jax.Array, prior: jax.Array, weights: jax.Array, *, train: bool) -> jax.Array:
     """`z` [B, M, D] latents, `eta` [B, M, K] evidence, `prior` [K], `weights` [B, G, M]."""
     x = jnp.einsum('bgm,bmh->bgh', weights, SlotDense(self.hidden, name='slots')(z))
     x = nn.gelu(x + nn.Dense(self.hidden, name='weights')(weights))

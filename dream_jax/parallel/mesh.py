@@ -42,7 +42,9 @@ def check_divides(mesh: Mesh, *, num_seeds: int, batch_size: int) -> None:
     ('rows', 'config.train.batch_size', batch_size, 'data'),
   ):
     if size % mesh.shape[axis]:
-      raise UserError(f'{field} is {size}; {mesh.shape[axis]} devices share the {what}, so it must be a multiple of that')
+      raise UserError(
+        f'{field} is {size}; {mesh.shape[axis]} devices share the {what}, so it must be a multiple of that'
+      )
 
 
 def sharding(mesh: Mesh, *axes: str | None) -> NamedSharding:

@@ -1,0 +1,261 @@
+"""Training is one history: stopped, killed or run alone, a seed goes through the same steps to the same bits."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import optax_promotes, small_prepared, small_recipe  # noqa: F401
+
+from dream_jax import train
+from dream_jax.checkpoints import Checkpoints
+from dream_jax.data.pipeline import train_batches
+from dream_jax.models.registry import METHODS, find_method
+from dream_jax.train import Trainer, TrainState, make_schedule, select_best
+
+_NAMES = ('face', 'pose')
+_COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
+
+
+@pytest.fixture(scope='module')
+def prepared():
+  return small_prepared('multiclass', _NAMES)
+
+
+@pytest.fixture(scope='module')
+def trainer(prepared):
+  """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds on one axis of the mesh."""
+  before, train._CALL_BYTES = train._CALL_BYTES, 5000
+  made = Trainer(find_method('dream'), small_recipe(parallel__seed=2), prepared)
+  train._CALL_BYTES = before
+  s = made.schedule
+  assert (s.num_steps, s.eval_every, s.per_call) == (12, 4, 2)
+  return made
+
+
+@pytest.fixture(scope='module')
+def whole(trainer, tmp_path_factory):
+  """(workdir, result) of a run nobody disturbed."""
+  workdir = tmp_path_factory.mktemp('whole')
+  return workdir, trainer.run(str(workdir))
+
+
+def _saved(trainer, workdir):
+  """What the latest checkpoint holds, as NumPy."""
+  with Checkpoints(workdir / 'checkpoints' / trainer.method.name, read_only=True) as checkpoints:
+    return jax.tree.map(np.asarray, checkpoints.restore_latest(trainer.abstract_state)[1])
+
+
+def _assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('stops', [(2,), (6,), (8,), (4, 10)], ids=str)
+def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, stops):
+  for stop in stops:
+    trainer.run(str(tmp_path), max_steps=stop)
+    assert int(_saved(trainer, tmp_path).step) == stop
+  result = trainer.run(str(tmp_path))
+  workdir, expected = whole
+  _assert_equal(_saved(trainer, tmp_path), _saved(trainer, workdir))
+  _assert_equal(result.params, expected.params)
+  np.testing.assert_array_equal(result.best_step, expected.best_step)
+  np.testing.assert_array_equal(result.best_score, expected.best_score)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == (workdir / 'metrics.jsonl').read_bytes()
+
+
+def test_finished_run_comes_back_without_a_step(trainer, whole):
+  workdir, expected = whole
+  before = (workdir / 'metrics.jsonl').read_bytes()
+  again = trainer.run(str(workdir))
+  _assert_equal(again.params, expected.params)
+  assert (workdir / 'metrics.jsonl').read_bytes() == before
+
+
+def test_metrics_name_every_call_and_every_reading(trainer, whole):
+  lines = [json.loads(line) for line in (whole[0] / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines if 'loss' in line] == [2, 4, 6, 8, 10, 12]
+  assert [line['step'] for line in lines if 'validation_score' in line] == [4, 8, 12]
+  for line in lines:
+    for value in line.values():
+      assert isinstance(value, (str, int)) or (len(value) == 2 and np.isfinite(value).all())
+  state = _saved(trainer, whole[0])
+  scores = np.array([line['validation_score'] for line in lines if 'validation_score' in line])
+  np.testing.assert_allclose(state.best_score, scores.max(0), rtol=1e-6)
+
+
+def test_nothing_compiles_after_the_trainer_is_made(trainer, whole, tmp_path):
+  """Neither a fresh run nor one that starts from a restored state, whose types must be those of a fresh one."""
+  del whole  # Whatever small programs the loop itself needs were compiled there.
+  compiled = []
+
+  def listen(event, duration, **_):
+    if event == _COMPILE_EVENT:
+      compiled.append(duration)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    jax.jit(lambda x: x * 3 + 1)(jnp.ones(7)).block_until_ready()
+    assert compiled, 'the listener hears nothing'
+    compiled.clear()
+    trainer.run(str(tmp_path), max_steps=6)
+    trainer.run(str(tmp_path))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert not compiled
+
+
+def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path, monkeypatch):
+  del whole
+  readings = iter(np.array([[0.5, 0.9], [0.8, np.nan], [0.1, 0.7]], np.float32))
+  monkeypatch.setattr(trainer, 'validate', lambda params: next(readings))
+  at = {}
+  for step in (4, 8, 12):
+    result = trainer.run(str(tmp_path), max_steps=step)
+    at[step] = _saved(trainer, tmp_path).params
+  np.testing.assert_array_equal(result.best_step, [8, 4])
+  np.testing.assert_array_equal(result.best_score, np.float32([0.8, 0.9]))
+  wanted = jax.tree.map(lambda a, b: np.stack([a[0], b[1]]), at[8], at[4])
+  _assert_equal(result.params, wanted)
+  with Checkpoints(tmp_path / 'checkpoints' / 'dream', read_only=True) as checkpoints:
+    _assert_equal(checkpoints.restore_best(trainer.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted))
+
+
+def test_later_of_equal_readings_wins_and_nan_never():
+  params = {'w': jnp.arange(3.0)[:, None]}
+  state = TrainState(
+    step=jnp.asarray(9, jnp.int32),
+    params=params,
+    opt_state=(),
+    best_params={'w': -jnp.ones((3, 1))},
+    best_score=jnp.asarray([0.5, 0.5, 0.5]),
+    best_step=jnp.asarray([1, 1, 1], jnp.int32),
+  )
+  chosen = select_best(state, jnp.asarray([0.5, 0.4, jnp.nan]))
+  np.testing.assert_array_equal(chosen.best_step, [9, 1, 1])
+  np.testing.assert_array_equal(chosen.best_params['w'][:, 0], [0.0, -1.0, -1.0])
+
+
+def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tmp_path):
+  """The same batches and masks exactly. Parameters to a tolerance: another number of seeds and of devices a batch is cut
+  over is another compiled program, which adds the same numbers in another order; Adam then divides by small ones."""
+  kind = {'inject': trainer.inject, 'batch_size': 8, 'start_step': 4, 'num_steps': 4, 'steps_per_call': 2, 'with_clean': True}
+  together = list(train_batches(prepared, seeds=(0, 1), **kind))
+  alone = list(train_batches(prepared, seeds=(1,), **kind))
+  _assert_equal([jax.tree.map(lambda x: x[:, 1:], b) for b in together], alone)
+  assert not np.array_equal(together[0]['label'][:, 0], together[0]['label'][:, 1])
+  single = Trainer(find_method('dream'), small_recipe(seed=1, num_seeds=1), prepared)
+  single.run(str(tmp_path), max_steps=single.schedule.per_call)
+  state = _saved(single, tmp_path)
+  trainer_dir = tmp_path / 'two'
+  trainer.run(str(trainer_dir), max_steps=int(state.step))
+  both = _saved(trainer, trainer_dir)
+  for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(both.params), strict=True):
+    np.testing.assert_allclose(a[0], b[1], rtol=1e-3, atol=2e-4)
+  started = jax.tree.map(np.asarray, trainer._create(trainer._seeds).params)
+  moved = [np.abs(a[1] - b[1]).max() for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(both.params), strict=True)]
+  assert max(moved) > 2e-3  # ten times the tolerance, so equality says something
+
+
+def test_seeds_differ(whole):
+  assert not any(
+    np.array_equal(p[0], p[1]) for p in jax.tree.leaves(whole[1].params) if p.ndim > 2 and p[0].size > 8
+  )
+
+
+@pytest.mark.parametrize('epochs', [1, 3, 7])
+@pytest.mark.parametrize('evals', [1, 2, 5, 1000])
+@pytest.mark.parametrize('bytes_a_call', [1, 30000, 10**9])
+def test_schedule_comes_out_even_and_gives_every_epoch(prepared, epochs, evals, bytes_a_call, monkeypatch):
+  monkeypatch.setattr(train, '_CALL_BYTES', bytes_a_call)
+  s = make_schedule(small_recipe(train__epochs=epochs, train__num_evals=evals), prepared)
+  least = epochs * len(prepared.splits['train']) // 8
+  assert s.num_steps >= least
+  assert s.num_steps % s.eval_every == 0
+  assert s.eval_every % s.per_call == 0
+  assert s.num_steps // s.eval_every == min(evals, least)
+  assert bytes_a_call > 1 or s.per_call == 1
+
+
+def test_every_method_has_the_same_budget(prepared, monkeypatch):
+  monkeypatch.setattr(Trainer, '_compile', lambda self: None)
+  recipe = small_recipe()
+  trained = [find_method(name) for name, method in METHODS.items() if method.model != 'majority']
+  assert len({Trainer(method, recipe, prepared).schedule for method in trained}) == 1
+
+
+_RUN = textwrap.dedent("""
+  import sys
+  sys.path[:0] = [{tests!r}, {root!r}]
+  from small_runs import small_config, small_dataset
+  from dream_jax import experiment
+  experiment.load_dataset = lambda *a, **k: small_dataset('multiclass', ('face', 'pose'))
+  config = small_config(
+    controls=('majority',), train__epochs=40, train__num_evals=20, train__checkpoint_seconds=0.0, parallel__seed=2
+  )
+  experiment.train(config, sys.argv[1])
+""")
+
+
+def _start(workdir, root):
+  code = _RUN.format(tests=str(root / 'tests'), root=str(root))
+  return subprocess.Popen(
+    [sys.executable, '-c', code, str(workdir)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=root
+  )
+
+
+def _finish(process):
+  _, errors = process.communicate(timeout=240)
+  assert process.returncode == 0, errors[-2000:]
+
+
+def _steps(workdir):
+  path = Path(workdir) / 'metrics.jsonl'
+  return [json.loads(line)['step'] for line in path.read_bytes().split(b'\n')[:-1]] if path.exists() else []
+
+
+def _without_times(content):
+  if isinstance(content, dict):
+    return {k: _without_times(v) for k, v in content.items() if not k.endswith('_seconds')}
+  return [_without_times(v) for v in content] if isinstance(content, list) else content
+
+
+def _best(workdir):
+  with Checkpoints(workdir / 'checkpoints' / 'dream', read_only=True) as checkpoints:
+    return checkpoints.restore_best()
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_and_run_again_gives_the_same_bits(root, tmp_path):
+  calm = _start(tmp_path / 'calm', root)
+  _finish(calm)
+  last = max(_steps(tmp_path / 'calm'))
+  step = random.SystemRandom().randrange(1, last // 2)
+  killed = _start(tmp_path / 'killed', root)
+  deadline = time.monotonic() + 240
+  while max(_steps(tmp_path / 'killed'), default=-1) < step:
+    assert killed.poll() is None, killed.stderr.read()[-2000:]
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  os.kill(killed.pid, signal.SIGKILL)
+  killed.communicate()
+  assert killed.returncode == -signal.SIGKILL
+  reached = max(_steps(tmp_path / 'killed'))
+  assert reached < last, f'the run was over before it was killed at step {step}'
+  assert not (tmp_path / 'killed' / 'results.json').exists()
+  _finish(_start(tmp_path / 'killed', root))
+  assert _best(tmp_path / 'killed')[0] == _best(tmp_path / 'calm')[0] == last
+  _assert_equal(_best(tmp_path / 'killed')[1], _best(tmp_path / 'calm')[1])
+  results = [json.loads((tmp_path / name / 'results.json').read_text()) for name in ('killed', 'calm')]
+  assert _without_times(results[0]) == _without_times(results[1])
+  assert (tmp_path / 'killed' / 'metrics.jsonl').read_bytes() == (tmp_path / 'calm' / 'metrics.jsonl').read_bytes()
