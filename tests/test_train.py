@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import optax_promotes, small_prepared, small_recipe  # noqa: F401
+from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
 from dream_jax import train
 from dream_jax.checkpoints import Checkpoints
@@ -34,9 +34,10 @@ def prepared():
 @pytest.fixture(scope='module')
 def trainer(prepared):
   """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds on one axis of the mesh."""
-  before, train._CALL_BYTES = train._CALL_BYTES, 5000
-  made = Trainer(find_method('dream'), small_recipe(parallel__seed=2), prepared)
-  train._CALL_BYTES = before
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, '_CALL_BYTES', 5000)
+    patch.setattr(train, 'compiler_options', lambda: FAST_COMPILE)
+    made = Trainer(find_method('dream'), small_recipe(parallel__seed=2), prepared)
   s = made.schedule
   assert (s.num_steps, s.eval_every, s.per_call) == (12, 4, 2)
   return made
@@ -146,7 +147,7 @@ def test_later_of_equal_readings_wins_and_nan_never():
   np.testing.assert_array_equal(chosen.best_params['w'][:, 0], [0.0, -1.0, -1.0])
 
 
-def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tmp_path):
+def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tmp_path, monkeypatch):
   """The same batches and masks exactly. Parameters to a tolerance: another number of seeds and of devices a batch is cut
   over is another compiled program, which adds the same numbers in another order; Adam then divides by small ones."""
   kind = {'inject': trainer.inject, 'batch_size': 8, 'start_step': 4, 'num_steps': 4, 'steps_per_call': 2, 'with_clean': True}
@@ -154,6 +155,7 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tm
   alone = list(train_batches(prepared, seeds=(1,), **kind))
   _assert_equal([jax.tree.map(lambda x: x[:, 1:], b) for b in together], alone)
   assert not np.array_equal(together[0]['label'][:, 0], together[0]['label'][:, 1])
+  monkeypatch.setattr(train, 'compiler_options', lambda: FAST_COMPILE)
   single = Trainer(find_method('dream'), small_recipe(seed=1, num_seeds=1), prepared)
   single.run(str(tmp_path), max_steps=single.schedule.per_call)
   state = _saved(single, tmp_path)
