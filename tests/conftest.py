@@ -1,6 +1,8 @@
 """The strict room of every test: eight CPU devices, no silent dtype or rank promotion, our own warnings are errors."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Before the first import of jax: the number of devices is read once.
@@ -34,3 +36,38 @@ def shared_data() -> Path:
 def root() -> Path:
   """The repository, where commands are run as the README writes them."""
   return _ROOT
+
+
+class Command:
+  """`python -m dream_jax.main`, as a user types it."""
+
+  # A run of seconds on real data; the tests of the command line and of the notebook API share it.
+  quick = (
+    '--config=configs/digits.py:quick',
+    '--config.train.epochs=1',
+    '--config.train.num_evals=2',
+    '--config.train.validation_draws=1',
+    '--config.model.width=8',
+    '--config.model.hidden=8',
+    "--config.controls=('late+dropout', 'majority')",
+    "--config.protocols=('modality/noise',)",
+  )
+
+  def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs it in the root of the repository."""
+    environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+    command = [sys.executable, '-m', 'dream_jax.main', *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, env=environment, timeout=600)
+
+
+@pytest.fixture(scope='session')
+def command() -> Command:
+  """Runs the command line."""
+  return Command()
+
+
+@pytest.fixture(scope='session')
+def trained(command, tmp_path_factory) -> tuple[Path, 'subprocess.CompletedProcess[str]']:
+  """(workdir, finished process) of a small training on digits; tests that change the workdir copy it first."""
+  workdir = tmp_path_factory.mktemp('trained') / 'run'
+  return workdir, command(*command.quick, f'--workdir={workdir}')

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dream_jax.models import evidence
 from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix, shapley_matrix, shapley_values
-from dream_jax.models.contribution import coalition_values, contribution_target
+from dream_jax.models.contribution import certainty_shapley, coalition_values, contribution_target
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 
@@ -89,28 +90,39 @@ def _spec(m, task='multiclass', outputs=3):
 
 
 @pytest.mark.parametrize('m', [2, 4, MAX_EXACT + 1])
-def test_targets_are_shares_and_their_credit_is_as_defined(m):
+def test_targets_are_as_defined(m):
   rows = coalition_matrix(m)
   values = jnp.asarray(np.random.default_rng(2).uniform(size=(3, len(rows))), jnp.float32)
   empty = jnp.asarray([0.1, 0.2, 0.3])
   index = {tuple(r): i for i, r in enumerate(rows)}
-  everyone = np.ones(m, bool)
   for kind in ('shapley', 'leave_one_out', 'confidence'):
-    target = np.asarray(contribution_target(_spec(m), values, empty, kind=kind, temperature=0.5))
+    target = np.asarray(contribution_target(_spec(m), values, empty, kind=kind))
     assert target.shape == (3, m)
-    np.testing.assert_allclose(target.sum(-1), 1.0, rtol=1e-5)
-    credit = 0.5 * np.log(target)
     for j in range(m):
-      alone, others = np.arange(m) == j, np.arange(m) != j
       if kind == 'confidence':
-        wanted = values[:, index[tuple(alone)]] - values[:, index[tuple(np.arange(m) == 0)]]
+        wanted = values[:, index[tuple(np.arange(m) == j)]] - empty
       elif kind == 'leave_one_out':
-        wanted = values[:, index[tuple(np.arange(m) != 0)]] - values[:, index[tuple(others)]]
+        wanted = values[:, index[tuple(np.ones(m, bool))]] - values[:, index[tuple(np.arange(m) != j)]]
       else:
-        phi = shapley_values(values, empty, m)
-        wanted = phi[:, j] - phi[:, 0]
-      np.testing.assert_allclose(credit[:, j] - credit[:, 0], wanted, atol=1e-5)
-  assert index[tuple(everyone)] == len(rows) - 1
+        wanted = shapley_values(values, empty, m)[:, j]
+      np.testing.assert_allclose(target[:, j], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize('task', ['multiclass', 'multilabel', 'binary', 'regression'])
+def test_shares_of_certainty_add_up_to_the_certainty_reached(task):
+  spec = _spec(3, task, {'multiclass': 4, 'multilabel': 2}.get(task, 1))
+  rng = np.random.default_rng(4)
+  k = evidence.num_natural(spec)
+  prior = jnp.asarray(rng.normal(size=k), jnp.float32)
+  eta = evidence.from_raw(spec, jnp.asarray(rng.normal(size=(5, 3, k)), jnp.float32))
+  summed = jnp.einsum('gm,bmk->bgk', jnp.asarray(coalition_matrix(3), jnp.float32), eta)
+  predictions = evidence.predict(spec, prior, summed)
+  phi = certainty_shapley(spec, prior, eta, predictions)
+  assert phi.shape == (5, 3)
+  nothing = jnp.zeros((5, k))
+  before = evidence.certainty(spec, evidence.predict(spec, prior, nothing), nothing)
+  reached = evidence.certainty(spec, predictions[:, -1], summed[:, -1])
+  np.testing.assert_allclose(phi.sum(-1), reached - before, atol=1e-5)
 
 
 def test_value_of_a_coalition_is_the_probability_of_the_target():

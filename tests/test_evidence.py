@@ -150,3 +150,35 @@ def test_precision_is_never_negative_and_raw_numbers_are_mean_and_spread():
   predicted = np.asarray(evidence.predict(spec, jnp.zeros(2), jnp.asarray(eta)))[:, 0]
   np.testing.assert_allclose(predicted[0], 0.0, atol=1e-6)
   np.testing.assert_allclose(predicted[2], -3.0 * 50 / 51, rtol=1e-5)
+
+
+@pytest.mark.parametrize('task', _OUTPUTS)
+def test_certainty_is_what_entropy_lost(task):
+  spec = _spec(task)
+  prior, eta = _drawn(spec, seed=6)
+  prediction = evidence.predict(spec, prior, eta)
+  got = np.asarray(evidence.certainty(spec, prediction, eta))
+  for value, e in zip(got, eta, strict=True):
+    joint, values = _joint(spec, prior, e)
+    p = joint / _integral(spec, joint)
+    if task == 'regression':
+      entropy = -np.trapezoid(p * np.log(np.maximum(p, 1e-300)), _GRID)
+      wanted = 0.5 * np.log(2 * np.pi * np.e) - entropy  # against the standard normal prior
+    elif task == 'multiclass':
+      wanted = 1 + (p * np.log(p)).sum() / np.log(len(p))
+    else:
+      q = (p[:, None] * values).sum(0)
+      wanted = 1 + (q * np.log(q) + (1 - q) * np.log(1 - q)).mean() / np.log(2)
+    np.testing.assert_allclose(value, wanted, rtol=1e-3, atol=1e-4)
+  assert (got >= -1e-6).all()
+
+
+def test_likelihood_of_regression_is_the_gaussian_density():
+  spec = _spec('regression')
+  prior, eta = _drawn(spec, seed=7)
+  label = jnp.asarray([0.0, 1.0, -1.0, 2.0, 0.5])
+  got = np.asarray(evidence.log_likelihood(spec, prior, eta, label))
+  for value, e, y in zip(got, eta, label, strict=True):
+    joint = _joint(spec, prior, e)[0]
+    density = np.interp(y, _GRID, joint / _integral(spec, joint))
+    np.testing.assert_allclose(value, np.log(density) + 0.5 * np.log(2 * np.pi), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,192 @@
+"""The notebook API: a trained workdir as a function of raw arrays, equal to what the trainer computed."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from small_runs import small_config, small_prepared, small_spec
+
+import dream_jax
+from dream_jax import api, workdirs
+from dream_jax.data.datasets import load_dataset
+from dream_jax.errors import UserError
+from dream_jax.models.registry import build, find_method
+from dream_jax.predict import label_scale
+from dream_jax.recipe import recipe_from_config
+
+
+@pytest.fixture(scope='module')
+def workdir(trained):
+  folder, process = trained
+  assert process.returncode == 0, process.stderr[-2000:]
+  return folder
+
+
+@pytest.fixture(scope='module')
+def predictor(workdir):
+  return dream_jax.load(workdir)
+
+
+@pytest.fixture(scope='module')
+def test_split(workdir):
+  return load_dataset('digits').splits['test']
+
+
+def _rows(split, rows):
+  return {name: x[rows] for name, x in split.features.items()}
+
+
+def test_predictor_equals_the_evaluation_of_the_trainer(workdir, test_split):
+  """Accuracy on the raw test split, from raw arrays, for every seed of two methods, against results.json."""
+  results = json.loads((workdir / 'results.json').read_text())
+  for method in ('dream', 'late+dropout'):
+    stored = results['methods'][method]['protocols']['complete']['metrics']['accuracy'][0]
+    for seed in (0, 1):
+      out = dream_jax.load(workdir, method=method, seed=seed)(test_split.features)
+      accuracy = (out.prediction.argmax(1) == test_split.label).mean()
+      np.testing.assert_allclose(accuracy, stored[seed], atol=1e-9)
+      np.testing.assert_allclose(out.prediction.sum(1), 1, rtol=1e-5)
+  contribution = results['methods']['dream']['contribution']['complete']['contributions'][0]
+  of_seeds = [dream_jax.load(workdir, seed=s)(test_split.features).contributions.mean(0) for s in (0, 1)]
+  np.testing.assert_allclose(np.mean(of_seeds, axis=0), contribution, rtol=1e-4, atol=1e-5)
+
+
+def test_best_seed_of_validation_is_the_default(workdir, predictor):
+  scores = workdirs.read_method(str(workdir), 'dream').facts['validation_score']
+  assert predictor.seed == int(np.argmax(scores))
+  assert predictor.method == 'dream'
+
+
+def test_batch_size_does_not_matter(predictor, test_split):
+  whole = predictor(_rows(test_split, slice(0, 8)))
+  for rows in (slice(0, 1), slice(2, 5), slice(3, 8)):
+    part = predictor(_rows(test_split, rows))
+    for field in ('prediction', 'contributions', 'presence', 'soft_mask', 'unimodal_predictions'):
+      assert len(getattr(part, field)) == rows.stop - rows.start
+      np.testing.assert_allclose(getattr(part, field), getattr(whole, field)[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_contributions_and_explanations_speak_by_name(predictor, test_split):
+  inputs = _rows(test_split, slice(0, 5))
+  out, names = predictor(inputs), predictor.spec.names
+  contributions = predictor.contributions(inputs)
+  assert tuple(contributions) == names
+  rows = predictor.explain(inputs)
+  assert len(rows) == 5
+  for i, row in enumerate(rows):
+    assert set(row) == {'decision', 'confidence', 'contributions', 'presence', 'gates', 'weights'}
+    best = int(out.prediction[i].argmax())
+    assert row['decision'] == (predictor.spec.class_names[best] if predictor.spec.class_names else best)
+    np.testing.assert_allclose(row['confidence'], out.prediction[i].max(), rtol=1e-5)
+    for m, name in enumerate(names):
+      np.testing.assert_allclose(row['contributions'][name], out.contributions[i, m], rtol=1e-5)
+      np.testing.assert_allclose(contributions[name][i], out.contributions[i, m], rtol=1e-5)
+      np.testing.assert_allclose(row['weights'][name], out.soft_mask[i, m], rtol=1e-5)
+      assert 0 <= row['presence'][name] <= 1 + 1e-6
+  json.dumps(rows)
+
+
+def test_missing_lengths_mean_full_and_missing_modalities_are_zeros(predictor, test_split):
+  inputs = _rows(test_split, slice(0, 3))
+  timed = [m for m in predictor.spec.modalities if m.has_length]
+  for m in timed:
+    inputs[m.length_name] = np.full(3, m.shape[0], np.int32)
+  without = {name: x for name, x in inputs.items() if not name.endswith('_length')}
+  np.testing.assert_array_equal(predictor(inputs).prediction, predictor(without).prediction)
+  for name in predictor.spec.names:
+    assert np.isfinite(predictor({**inputs, name: np.zeros_like(inputs[name])}).prediction).all()
+    assert np.isfinite(predictor({**inputs, name: np.full_like(inputs[name], np.nan)}).prediction).all()
+
+
+def test_mistakes_in_inputs_say_what_is_expected(predictor, test_split):
+  inputs = _rows(test_split, slice(0, 3))
+  name = predictor.spec.names[0]
+  with pytest.raises(UserError, match=f"'{name}' is absent"):
+    predictor({k: x for k, x in inputs.items() if k != name})
+  with pytest.raises(UserError, match=f"'{name}' has shape"):
+    predictor({**inputs, name: inputs[name][..., :-1]})
+  with pytest.raises(UserError, match=f"'{name}' has shape"):
+    predictor({**inputs, name: inputs[name][0]})
+  with pytest.raises(UserError, match='empty'):
+    predictor(_rows(test_split, slice(0, 0)))
+  with pytest.raises(UserError, match='samples'):
+    predictor({**inputs, name: inputs[name][:2]})
+
+
+def test_mistakes_in_loading_say_what_there_is(workdir, tmp_path):
+  with pytest.raises(UserError, match=r'config\.json'):
+    dream_jax.load(tmp_path / 'none')
+  with pytest.raises(UserError, match=r"'drem'.*dream"):
+    dream_jax.load(workdir, method='drem')
+  with pytest.raises(UserError, match=r'no seed 7; it has 0 to 1'):
+    dream_jax.load(workdir, seed=7)
+  with pytest.raises(UserError, match='no model for use'):
+    dream_jax.load(workdir, method='majority')
+  with pytest.raises(UserError, match='load the method dream'):
+    dream_jax.load(workdir, method='late+dropout').contributions(_zeros(dream_jax.load(workdir).spec))
+
+
+def _zeros(spec):
+  return {m.name: np.zeros((2, *m.shape), np.int32 if m.kind == 'tokens' else np.float32) for m in spec.modalities}
+
+
+@pytest.mark.parametrize(
+  'damage', ['config.json', 'spec.json', 'statistics.npz', 'methods/dream.json', 'checkpoints']
+)
+def test_damaged_files_are_named(workdir, tmp_path, damage):
+  copy = tmp_path / 'run'
+  shutil.copytree(workdir, copy)
+  path = copy / damage
+  if damage == 'checkpoints':
+    path = max((p for p in (path / 'dream' / 'best').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  content = path.read_bytes()
+  path.write_bytes(content[: len(content) // 2])
+  with pytest.raises(UserError) as error:
+    dream_jax.load(copy)
+  assert 'best' in str(error.value) if damage == 'checkpoints' else path.name in str(error.value)
+  if damage != 'checkpoints':
+    path.unlink()
+    with pytest.raises(UserError):
+      dream_jax.load(copy)
+
+
+def test_regression_answers_in_the_units_of_the_labels(tmp_path):
+  prepared = small_prepared('regression', ('face', 'pose'))
+  workdirs.write_predictor_parts(str(tmp_path), prepared)
+  parts = workdirs.read_predictor_parts(str(tmp_path))
+  scale = label_scale(prepared)
+  assert (parts.scale, parts.spec) == (scale, prepared.spec)
+  model = build(find_method('late+dropout'), parts.spec, recipe_from_config(small_config()).model)
+  params = model.init({'params': jax.random.key(0)}, api.empty_inputs(parts.spec), train=False)['params']
+  predictor = api.Predictor(model, params, parts, 'late+dropout', 0)
+  raw = {m.name: np.random.default_rng(1).normal(3, 2, (3, *m.shape)).astype(np.float32) for m in parts.spec.modalities}
+  ready = {n: (x - parts.statistics.mean[n]) / parts.statistics.std[n] for n, x in raw.items()}
+  wanted = model.apply({'params': params}, ready, train=False).prediction * scale.std + scale.mean
+  np.testing.assert_allclose(predictor(raw).prediction, wanted, rtol=1e-4, atol=1e-4)
+  assert predictor.explain(raw)[0]['decision'] == pytest.approx(float(wanted[0, 0]), rel=1e-4)
+  assert predictor.explain(raw)[0]['confidence'] is None
+
+
+def test_pure_functions_of_an_untrained_model():
+  spec = small_spec(names=('face', 'pose'))
+  functions = dream_jax.make_apply(small_config(), spec=spec)
+  params = jax.jit(functions.init)(jax.random.key(0))
+  inputs = api.empty_inputs(spec, 3)
+  out = jax.jit(functions.apply)(params, inputs)
+  assert out.prediction.shape == (3, spec.num_outputs)
+  two = jax.tree.map(lambda a, b: np.stack([a, b]), params, jax.jit(functions.init)(jax.random.key(1)))
+  mapped = jax.jit(jax.vmap(functions.apply, in_axes=(0, None)))(two, inputs)
+  np.testing.assert_allclose(mapped.prediction[0], out.prediction, rtol=1e-4, atol=1e-5)
+
+
+def test_importing_the_package_loads_no_tensorflow_and_loading_a_model_neither(root, workdir):
+  code = (
+    'import sys, dream_jax; assert "jax" not in sys.modules; assert not any("tensorflow" in m for m in sys.modules);'
+    f' dream_jax.load({str(workdir)!r});'
+    ' assert not any(m.partition(".")[0] in ("tensorflow", "tensorflow_datasets") for m in sys.modules)'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=root, timeout=120)

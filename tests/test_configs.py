@@ -1,0 +1,130 @@
+"""Every config and every variant that it names loads, is a recipe, and traces a train step; no data are read."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import optax_promotes  # noqa: F401
+
+from dream_jax import losses
+from dream_jax.api import empty_inputs
+from dream_jax.data.missing import validate
+from dream_jax.data.protocols import conditions
+from dream_jax.default_config import get_default
+from dream_jax.errors import UserError
+from dream_jax.flags import load_config
+from dream_jax.models.registry import build, find_method
+from dream_jax.recipe import recipe_from_config
+from dream_jax.spec import DatasetSpec, ModalitySpec
+from dream_jax.train import create_optimizer, create_state, train_call
+
+_ROOT = Path(__file__).resolve().parent.parent
+_STEPS = 2
+
+
+def _variants(path):
+  """'' and every variant that the config compares its argument with."""
+  text = path.read_text()
+  named = re.findall(r"variant (?:==|!=) '(\w+)'", text)
+  for group in re.findall(r'variant (?:not )?in \(([^)]*)\)', text):
+    named += re.findall(r"'(\w+)'", group)
+  return ['', *dict.fromkeys(named)]
+
+
+_CONFIGS = [f'{p}:{v}' if v else str(p) for p in sorted((_ROOT / 'configs').glob('*.py')) for v in _variants(p)]
+
+# Shapes like those of the data sets, written down here so that nothing is downloaded or prepared.
+_SPECS = {
+  'digits': DatasetSpec(
+    'digits',
+    (ModalitySpec('audio', 'sequence', (12, 13)), *(ModalitySpec(n, 'image', (4, 8, 1)) for n in ('upper', 'lower'))),
+    'multiclass',
+    10,
+    'real',
+  ),
+  'synthetic': DatasetSpec(
+    'synthetic', tuple(ModalitySpec(f'm{i}', 'sequence', (6, 8)) for i in range(4)), 'multiclass', 5, 'synthetic'
+  ),
+  'mosei': DatasetSpec(
+    'mosei',
+    (
+      ModalitySpec('text', 'sequence', (50, 768)),
+      ModalitySpec('audio', 'sequence', (50, 74)),
+      ModalitySpec('vision', 'sequence', (50, 35)),
+    ),
+    'regression',
+    1,
+    'real',
+    label_range=(-3.0, 3.0),
+  ),
+}
+
+
+def _spec_of(recipe):
+  return next(spec for name, spec in _SPECS.items() if name in recipe.data.name)
+
+
+def test_variants_are_found():
+  names = [Path(c).name for c in _CONFIGS]
+  assert {'digits.py', 'digits.py:quick', 'synthetic.py'} <= set(names)
+
+
+@pytest.mark.parametrize('config', _CONFIGS, ids=lambda c: Path(c).name)
+def test_config_traces_a_train_step(config):
+  recipe = recipe_from_config(load_config(config))
+  spec = _spec_of(recipe)
+  validate(recipe.train_missing, spec)
+  validate(recipe.inject.missing(), spec)
+  assert all(conditions(protocol, spec) for protocol in recipe.protocols)
+  method = find_method(recipe.model.name)
+  model = build(method, spec, recipe.model)
+  optimizer = create_optimizer(recipe.optimizer, 100)
+  sample = empty_inputs(spec, recipe.train.batch_size)
+
+  def step(seeds):
+    state = create_state(model, optimizer, sample, seeds)
+    lead = (_STEPS, recipe.num_seeds, recipe.train.batch_size)
+    inputs = {k: jnp.broadcast_to(x[None, None], (*lead[:2], *x.shape)) for k, x in sample.items()}
+    label = jnp.zeros(lead, jnp.float32 if spec.task == 'regression' else jnp.int32)
+    batches = {'inputs': inputs, 'clean': inputs, 'label': label, 'kept': jnp.ones((*lead, spec.num_modalities))}
+    return state, train_call(losses.method_loss(method, model, recipe.losses), optimizer, state, batches, seeds)
+
+  before, (after, terms) = jax.eval_shape(step, jax.ShapeDtypeStruct((recipe.num_seeds,), jnp.uint32))
+  assert jax.tree.structure(before) == jax.tree.structure(after)
+  for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+    assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+  assert all(term.shape == (recipe.num_seeds,) for term in terms.values())
+  assert {'loss', 'task'} <= set(terms)
+
+
+@pytest.mark.parametrize('path', sorted((_ROOT / 'configs').glob('*.py')), ids=lambda p: p.name)
+def test_unknown_variant_names_the_config(path):
+  with pytest.raises(UserError, match=path.name):
+    load_config(f'{path}:nonsense')
+
+
+@pytest.mark.parametrize('path', sorted((_ROOT / 'configs').glob('*.py')), ids=lambda p: p.name)
+def test_docstring_says_the_command(path):
+  assert f'python -m dream_jax.main --config=configs/{path.name}' in path.read_text()
+
+
+def test_every_field_of_the_default_config_is_a_field_of_the_recipe_with_its_default():
+  """A default is written twice, for the command line and for Python; the two must not drift apart."""
+  config = get_default()
+  config.name = config.data.name = 'any'
+  recipe = recipe_from_config(config)
+
+  def compare(fields, values, path):
+    for name in fields:
+      value = getattr(values, name)
+      if hasattr(fields[name], 'keys') and name != 'options':
+        compare(fields[name], value, f'{path}.{name}')
+      else:
+        default = type(values).__dataclass_fields__[name].default
+        if path not in ('config', 'config.train_missing') and not (path, name) == ('config.data', 'name'):
+          assert np.array_equal(default, value) or name == 'options', f'{path}.{name}: {default} and {value}'
+
+  compare(config, recipe, 'config')
