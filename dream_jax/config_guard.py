@@ -24,7 +24,7 @@ def check_workdir(
     write: False only compares: all processes but the first pass it.
 
   Raises:
-    UserError: the workdir is a file, its config.json cannot be read, or the configs differ; the fields are named.
+    UserError: the workdir is a file or cannot be made, its config.json cannot be read, or the configs differ; the fields are named.
   """
   folder = Path(workdir)
   if folder.exists() and not folder.is_dir():
@@ -33,7 +33,10 @@ def check_workdir(
   path = folder / CONFIG_FILE
   if not path.exists():
     if write:
-      write_json(path, new)
+      try:
+        write_json(path, new)
+      except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise UserError(f'--workdir={folder} cannot be made ({error.strerror}); choose another place') from error
     return
   old = read_config(folder)
   differing = [d for d in _differences(old, new) if not _covered(d[0], ignore)]
