@@ -32,9 +32,7 @@ def small_spec(task: str = 'multiclass', names: tuple[str, ...] = small_data.SPE
   )
 
 
-def small_dataset(
-  task: str = 'multiclass', names: tuple[str, ...] = small_data.SPEC.names, **sizes: int
-) -> Dataset:
+def small_dataset(task: str = 'multiclass', names: tuple[str, ...] = small_data.SPEC.names, **sizes: int) -> Dataset:
   """A data set whose label every modality says something about, so that there is something to learn."""
   spec = small_spec(task, names)
   whole = small_data.small_dataset(**sizes, spec=spec)

@@ -134,9 +134,7 @@ def _zeros(spec):
   return {m.name: np.zeros((2, *m.shape), np.int32 if m.kind == 'tokens' else np.float32) for m in spec.modalities}
 
 
-@pytest.mark.parametrize(
-  'damage', ['config.json', 'spec.json', 'statistics.npz', 'methods/dream.json', 'checkpoints']
-)
+@pytest.mark.parametrize('damage', ['config.json', 'spec.json', 'statistics.npz', 'methods/dream.json', 'checkpoints'])
 def test_damaged_files_are_named(workdir, tmp_path, damage):
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)

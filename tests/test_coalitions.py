@@ -58,6 +58,7 @@ def test_shares_add_up_to_what_all_gain_together(m):
 def test_who_adds_nothing_gets_nothing_and_twins_get_the_same():
   m = 4
   rows = coalition_matrix(m)
+
   # Slot 3 is a dummy; slots 0 and 1 are interchangeable.
   def v(row):
     return float((row[0] + row[1]) ** 2 + 3 * row[2] * (row[0] + row[1]))

@@ -137,7 +137,9 @@ def _by_sklearn(task, prediction, label):
     return {'mae': sk.mean_absolute_error(label, prediction[:, 0]), 'corr': stats.pearsonr(label, prediction[:, 0])[0]}
   if task == 'multilabel':
     decided = prediction > 0
-    averages = {f'f1_{a}': sk.f1_score(label, decided, average=a, zero_division=0) for a in ('samples', 'micro', 'macro')}
+    averages = {
+      f'f1_{a}': sk.f1_score(label, decided, average=a, zero_division=0) for a in ('samples', 'micro', 'macro')
+    }
     return {**averages, 'subset_accuracy': sk.accuracy_score(label, decided)}
   decided = prediction[:, 0] > 0 if task == 'binary' else prediction.argmax(1)
   found = {

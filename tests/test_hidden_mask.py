@@ -87,7 +87,9 @@ def prepared():
 
 @functools.cache
 def _model(name):
-  return build(find_method(name), small_prepared('multiclass', train=4, validation=4, test=4).spec, small_recipe().model)
+  return build(
+    find_method(name), small_prepared('multiclass', train=4, validation=4, test=4).spec, small_recipe().model
+  )
 
 
 def _abstract_params(name, prepared):
@@ -282,7 +284,12 @@ def _same(a, b):
 def test_prepared_data_hold_nothing_of_what_was_removed(dataset, missing, value):
   def arrays(d, m):
     p = prepare(d, train_missing=m, seed=_SEED)
-    return {n: (s.features, s.label, s.extras) for n, s in p.splits.items()}, p.statistics.mean, p.statistics.std, p.zero
+    return (
+      {n: (s.features, s.label, s.extras) for n, s in p.splits.items()},
+      p.statistics.mean,
+      p.statistics.std,
+      p.zero,
+    )
 
   changed = _changed(dataset, missing, value)
   jax.tree.map(np.testing.assert_array_equal, arrays(dataset, missing), arrays(changed, missing))

@@ -1,4 +1,4 @@
-"""Every model keeps the shared contract: shapes, ranges, finite numbers whatever is missing, and each switch of DREAM."""
+"""Every model keeps the shared contract: shapes, ranges, finite numbers whatever is missing, all switches of DREAM."""
 
 import dataclasses
 import functools
@@ -304,8 +304,8 @@ def test_posterior_over_coalitions_is_one_and_presence_its_margin():
 
 
 def test_one_modality_alone_has_no_agreement_to_show():
-  """With all of the recogniser's parameters zero only the agreement is left: log P(S | x) is A(sum) - sum A and a constant,
-  so single coalitions are equally likely whatever they say, and a pair gains exactly by agreeing."""
+  """With all of the recogniser's parameters zero only agreement is left: log P(S | x) is A(sum) - sum A and a
+  constant, so single coalitions are equally likely whatever they say, and a pair gains exactly by agreeing."""
   model, params, _, _, _ = _ablated('full')
   outspoken = jax.tree.map(lambda p: p * 10.0, params['heads'])
   blank = {**params, 'heads': outspoken, 'recogniser': jax.tree.map(jnp.zeros_like, params['recogniser'])}

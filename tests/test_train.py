@@ -148,9 +148,16 @@ def test_later_of_equal_readings_wins_and_nan_never():
 
 
 def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tmp_path, monkeypatch):
-  """The same batches and masks exactly. Parameters to a tolerance: another number of seeds and of devices a batch is cut
-  over is another compiled program, which adds the same numbers in another order; Adam then divides by small ones."""
-  kind = {'inject': trainer.inject, 'batch_size': 8, 'start_step': 4, 'num_steps': 4, 'steps_per_call': 2, 'with_clean': True}
+  """The same batches and masks exactly. Parameters to a tolerance: other numbers of seeds and devices make another
+  compiled program, which adds the same numbers in another order; Adam then divides by small ones."""
+  kind = {
+    'inject': trainer.inject,
+    'batch_size': 8,
+    'start_step': 4,
+    'num_steps': 4,
+    'steps_per_call': 2,
+    'with_clean': True,
+  }
   together = list(train_batches(prepared, seeds=(0, 1), **kind))
   alone = list(train_batches(prepared, seeds=(1,), **kind))
   _assert_equal([jax.tree.map(lambda x: x[:, 1:], b) for b in together], alone)
@@ -165,14 +172,14 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tm
   for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(both.params), strict=True):
     np.testing.assert_allclose(a[0], b[1], rtol=1e-3, atol=2e-4)
   started = jax.tree.map(np.asarray, trainer._create(trainer._seeds).params)
-  moved = [np.abs(a[1] - b[1]).max() for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(both.params), strict=True)]
+  moved = [
+    np.abs(a[1] - b[1]).max() for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(both.params), strict=True)
+  ]
   assert max(moved) > 2e-3  # ten times the tolerance, so equality says something
 
 
 def test_seeds_differ(whole):
-  assert not any(
-    np.array_equal(p[0], p[1]) for p in jax.tree.leaves(whole[1].params) if p.ndim > 2 and p[0].size > 8
-  )
+  assert not any(np.array_equal(p[0], p[1]) for p in jax.tree.leaves(whole[1].params) if p.ndim > 2 and p[0].size > 8)
 
 
 @pytest.mark.parametrize('epochs', [1, 3, 7])
