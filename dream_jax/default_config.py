@@ -25,6 +25,7 @@ def get_default() -> ConfigDict:
   config.model.head_dropout = 0.3  # inside prediction heads
   config.model.recognise = True  # estimate which slots hold real content
   config.model.agreement = True  # let modalities testify about each other
+  config.model.doubt = 0.6  # dropout, in training, on what they testify with
   config.model.assess = True  # estimate contributions
   config.model.sharpness = 0.5  # exponent of the estimated shares in the soft mask; 0 leaves presence alone
   config.model.reconstruct = 'selective'  # 'selective', 'always' or 'never'
@@ -71,6 +72,7 @@ def get_default() -> ConfigDict:
   config.optimizer.weight_decay = 1e-3
   config.optimizer.warmup_fraction = 0.05  # of all steps
   config.optimizer.clip_norm = 1.0  # global norm of gradients
+  config.optimizer.average_decay = 0.99  # of the running average of parameters that is validated and used; 0 for none
 
   config.train = ConfigDict()
   config.train.batch_size = 64  # samples a step and seed

@@ -51,6 +51,18 @@ def unimodal_loss(spec: DatasetSpec, predictions: jax.Array, label: jax.Array) -
   return -evidence.score(spec, predictions, repeated).mean(0).sum()
 
 
+def draw_coalition(key: jax.Array, coalitions: jax.Array, kept: jax.Array) -> jax.Array:
+  """Row of a coalition drawn uniformly among those whose members were all kept, int32 [B].
+
+  Args:
+    key: of the draw.
+    coalitions: bool [G, M].
+    kept: bool [B, M], at least one a row.
+  """
+  allowed = (~coalitions[None] | kept[:, None, :]).all(-1)
+  return jax.random.categorical(key, jnp.where(allowed, 0.0, -jnp.inf), axis=-1)
+
+
 def dream_loss(
   model: Dream, params: Any, batch: dict[str, Any], rng: jax.Array, weights: LossWeights
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -73,10 +85,12 @@ def dream_loss(
   terms = {'task': task_loss(spec, out.prediction, label)}
   every_label = jnp.broadcast_to(label[:, None], (*t.unimodal_evidence.shape[:2], *label.shape[1:]))
   likelihood = evidence.log_likelihood(spec, t.prior, t.unimodal_evidence, every_label)
-  terms['unimodal'] = -likelihood.mean(0).sum()
+  # Content that the trainer removed says nothing about this label; learning from it would blunt the evidence.
+  intact = kept.astype(likelihood.dtype)
+  terms['unimodal'] = -((intact * likelihood).sum(0) / jnp.maximum(intact.sum(0), 1.0)).sum()
 
-  coalitions = coalition_matrix(spec.num_modalities)
-  drawn = jax.random.randint(coalition_key, (label.shape[0],), 0, len(coalitions))
+  coalitions = jnp.asarray(coalition_matrix(spec.num_modalities))
+  drawn = draw_coalition(coalition_key, coalitions, kept)
   predicted = jnp.take_along_axis(t.coalition_predictions, drawn[:, None, None], axis=1)[:, 0]
   terms['coalition'] = task_loss(spec, predicted, label)
 
@@ -87,8 +101,8 @@ def dream_loss(
   if model.settings.recognise:
     # The row of the coalition that was left intact. Slots that were missing before the injection count as intact here:
     # the trainer does not know better.
-    intact = (kept[:, None, :] == jnp.asarray(coalitions)[None]).all(-1)
-    terms['recognition'] = -jnp.where(intact, t.log_coalition, 0.0).sum(-1).mean()
+    left = (kept[:, None, :] == coalitions[None]).all(-1)
+    terms['recognition'] = -jnp.where(left, t.log_coalition, 0.0).sum(-1).mean()
   if model.settings.reconstruct != 'never':
     target = stop_gradient(model.apply(variables, batch['clean'], train=False, method='encode'))
     error = jnp.square(out.reconstructions - target).mean(-1)

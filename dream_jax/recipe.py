@@ -33,12 +33,13 @@ class ModelSettings(DreamSettings):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-  """AdamW with linear warm-up and cosine decay to zero."""
+  """AdamW with linear warm-up and cosine decay to zero; a running average of the parameters is what is used."""
 
   learning_rate: float = 3e-3
   weight_decay: float = 1e-3
   warmup_fraction: float = 0.05
   clip_norm: float = 1.0
+  average_decay: float = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +137,10 @@ def recipe_from_config(config: Any) -> Recipe:
   for field, value in (
     ('inject.rate', r.inject.rate),
     ('model.dropout', m.dropout),
+    ('model.doubt', m.doubt),
     ('model.head_dropout', m.head_dropout),
     ('optimizer.warmup_fraction', o.warmup_fraction),
+    ('optimizer.average_decay', o.average_decay),
   ):
     _require(0 <= value < 1, field, value, 'at least 0 and below 1')
   for field, value in (

@@ -43,6 +43,7 @@ class TrainState:
   Attributes:
     step: int32 [], steps done.
     params: parameters.
+    average: running average of the parameters: what is validated, selected and used.
     opt_state: state of the optimizer.
     best_params: parameters of the best validation score so far.
     best_score: float32 [S], higher is better.
@@ -51,6 +52,7 @@ class TrainState:
 
   step: jax.Array
   params: Any
+  average: Any
   opt_state: Any
   best_params: Any
   best_score: jax.Array
@@ -140,6 +142,7 @@ def create_state(
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
+    average=params,
     opt_state=jax.vmap(optimizer.init)(params),
     best_params=params,
     best_score=jnp.full(seeds.shape, -jnp.inf, jnp.float32),
@@ -150,6 +153,7 @@ def create_state(
 def train_call(
   loss: Callable[..., Any],
   optimizer: optax.GradientTransformation,
+  decay: float,
   state: TrainState,
   batches: dict[str, Any],
   seeds: jax.Array,
@@ -159,6 +163,7 @@ def train_call(
   Args:
     loss: (params, batch, rng) -> (total, terms).
     optimizer: applied to each seed by itself.
+    decay: of the running average of parameters, reached after a warm-up (Tarvainen & Valpola, 2017); 0 averages nothing.
     state: leading axis S.
     batches: leading axes [K, S, B].
     seeds: uint32 [S].
@@ -175,7 +180,10 @@ def train_call(
     params, opt_state, terms = jax.vmap(one_seed, in_axes=(0, 0, 0, 0, None))(
       state.params, state.opt_state, batch, seeds, state.step
     )
-    return state.replace(params=params, opt_state=opt_state, step=state.step + 1), terms
+    done = state.step.astype(jnp.float32)
+    keep = jnp.minimum(decay, (1.0 + done) / (10.0 + done))
+    average = jax.tree.map(lambda a, p: keep.astype(p.dtype) * a + (1.0 - keep).astype(p.dtype) * p, state.average, params)
+    return state.replace(params=params, average=average, opt_state=opt_state, step=state.step + 1), terms
 
   state, terms = jax.lax.scan(one_step, state, batches)
   return state, jax.tree.map(lambda x: x.mean(0), terms)
@@ -194,7 +202,7 @@ def select_best(state: TrainState, score: jax.Array) -> TrainState:
     return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
 
   return state.replace(
-    best_params=jax.tree.map(keep, state.params, state.best_params),
+    best_params=jax.tree.map(keep, state.average, state.best_params),
     best_score=jnp.where(better, score, state.best_score),
     best_step=jnp.where(better, state.step, state.best_step),
   )
@@ -246,7 +254,9 @@ class Trainer:
     self._create = make.lower(self._seeds).compile(compiler_options=options)
     self.abstract_state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, where)
     call = jax.jit(
-      lambda state, batches, seeds: train_call(self.loss, optimizer, state, batches, seeds),
+      lambda state, batches, seeds: train_call(
+        self.loss, optimizer, self.recipe.optimizer.average_decay, state, batches, seeds
+      ),
       donate_argnums=0,
       out_shardings=(where, alone),
     )
@@ -360,7 +370,7 @@ class Trainer:
       pending.append((step, terms))
       progress.update(step, note)
       if step % s.eval_every == 0:
-        score = self.validate(state.params)
+        score = self.validate(state.average)
         self._write(writer, pending)
         writer.write(step, {'validation_score': score})
         state = self._select(state, put(score, sharding(self.mesh, 'seed')))

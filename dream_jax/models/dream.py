@@ -41,6 +41,7 @@ class DreamSettings(Sizes):
   Attributes:
     recognise: whether presence is estimated; without it every slot counts as real.
     agreement: whether recognition lets modalities testify about each other.
+    doubt: dropout rate, in training, on the latents whose evidence recognition compares.
     assess: whether contributions are estimated; without it they are the presence alone.
     sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1 takes
       them at face value.
@@ -53,6 +54,7 @@ class DreamSettings(Sizes):
 
   recognise: bool = True
   agreement: bool = True
+  doubt: float = 0.6
   assess: bool = True
   sharpness: float = 0.5
   reconstruct: Literal['selective', 'always', 'never'] = 'selective'
@@ -92,6 +94,7 @@ class Dream(nn.Module):
     self.prior = self.param('prior', nn.initializers.zeros, (k,))
     if s.recognise:
       self.recogniser = Recogniser(self.spec, s.agreement)
+      self.doubt = nn.Dropout(s.doubt)
     if s.assess:
       self.estimator = ContributionEstimator()
     if s.reconstruct != 'never':
@@ -119,7 +122,10 @@ class Dream(nn.Module):
 
     # Recognise which slots hold real content. The task loss must not bend this probability to its own ends.
     if s.recognise:
-      log_coalition, presence = self.recogniser(inputs, eta, self.prior)
+      # On its own training samples a head is nearly always right, and any disagreement would look like damage. Dropped
+      # latents make it err about as often as it will on new ones.
+      doubted = evidence.from_raw(self.spec, self.heads(self.doubt(z, deterministic=not train)))
+      log_coalition, presence = self.recogniser(inputs, doubted, self.prior)
       trusted = stop_gradient(presence)
     else:
       log_coalition = jnp.broadcast_to(jnp.where(coalitions.sum(-1) == m, 0.0, -1e9), (batch, coalitions.shape[0]))

@@ -16,3 +16,16 @@ class SlotDense(nn.Module):
     kernel = self.param('kernel', nn.initializers.lecun_normal(batch_axis=(0,)), (slots, width, self.features))
     bias = self.param('bias', nn.initializers.zeros, (slots, self.features))
     return jnp.einsum('...md,mdf->...mf', x, kernel) + jnp.broadcast_to(bias, (*x.shape[:-1], self.features))
+
+
+class SlotHeads(nn.Module):
+  """A perceptron with one hidden layer per modality: [..., M, D] -> [..., M, features]."""
+
+  features: int
+  hidden: int
+  dropout: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = nn.gelu(SlotDense(self.hidden, name='in')(x))
+    return SlotDense(self.features, name='out')(nn.Dropout(self.dropout, deterministic=not train)(x))

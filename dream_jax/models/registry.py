@@ -22,6 +22,7 @@ class Method:
     title: how tables call it.
     model: which module; 'majority' trains nothing.
     inject: whether training drops modalities (and validation with it).
+    hidden_layer: whether separate heads have a hidden layer.
     uses_oracle: what it is told that a user would not know; marked in every table.
   """
 
@@ -29,6 +30,7 @@ class Method:
   title: str
   model: Literal['dream', 'concat', 'late', 'unimodal', 'oracle', 'majority']
   inject: bool = True
+  hidden_layer: bool = False
   uses_oracle: tuple[str, ...] = ()
 
 
@@ -39,7 +41,8 @@ METHODS = {
     Method('concat', 'Concat', 'concat', inject=False),
     Method('concat+dropout', 'Concat + modality dropout', 'concat'),
     Method('late+dropout', 'Late averaging + modality dropout', 'late'),
-    Method('unimodal', 'Single modality', 'unimodal', inject=False),
+    Method('late-mlp+dropout', 'Late averaging of perceptrons + modality dropout', 'late', hidden_layer=True),
+    Method('unimodal', 'Single modality', 'unimodal', inject=False, hidden_layer=True),
     Method('majority', 'Majority / mean', 'majority', inject=False),
     Method('oracle+dropout', 'Concat + dropout, told the mask', 'oracle', uses_oracle=('mask',)),
   )
@@ -64,5 +67,5 @@ def build(method: Method, spec: DatasetSpec, settings: DreamSettings) -> nn.Modu
   if method.model in ('concat', 'oracle'):
     return Concat(spec, settings.sizes(), oracle=method.model == 'oracle')
   if method.model in ('late', 'unimodal'):
-    return SeparateHeads(spec, settings.sizes())
+    return SeparateHeads(spec, settings.sizes(), method.hidden_layer)
   raise ValueError(f'{method.name} trains no module')

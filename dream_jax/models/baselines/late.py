@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from dream_jax.models.encoders import Encoders, Inputs
-from dream_jax.models.layers import SlotDense
+from dream_jax.models.layers import SlotDense, SlotHeads
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.sizes import Sizes
 from dream_jax.spec import DatasetSpec
@@ -16,17 +16,25 @@ class SeparateHeads(nn.Module):
 
   Trained on the mean it is the late-averaging control. Trained on the sum of the separate losses it is all unimodal
   models side by side: no parameter is shared, so each is what it would be alone.
+
+  Attributes:
+    spec: modalities and task.
+    sizes: widths and dropout rates.
+    hidden_layer: whether heads are perceptrons with a hidden layer; linear ones, as DREAM's unimodal heads, otherwise.
   """
 
   spec: DatasetSpec
   sizes: Sizes = Sizes()
+  hidden_layer: bool = False
 
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     s, c = self.sizes, self.spec.num_outputs
     z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
-    h = nn.gelu(SlotDense(s.hidden, name='in')(z))
-    each = SlotDense(c, name='out')(nn.Dropout(s.head_dropout, deterministic=not train)(h))
+    if self.hidden_layer:
+      each = SlotHeads(c, s.hidden, s.head_dropout, name='heads')(z, train=train)
+    else:
+      each = SlotDense(c, name='heads')(z)
     if self.spec.task == 'multiclass':
       each = jax.nn.log_softmax(each, axis=-1)
     return Outputs(prediction=jnp.mean(each, axis=1), unimodal_predictions=each, latents=z)
