@@ -43,7 +43,15 @@ def get_default() -> ConfigDict:
   config.losses.target = 'shapley'  # 'shapley', 'leave_one_out' or 'confidence'
 
   # Trained beside it, same budget, for comparison.
-  config.controls = ('concat+dropout', 'late+dropout', 'concat', 'unimodal', 'majority', 'oracle+dropout')
+  config.controls = (
+    'concat+dropout',
+    'late+dropout',
+    'late-mlp+dropout',
+    'concat',
+    'unimodal',
+    'majority',
+    'oracle+dropout',
+  )
 
   config.inject = ConfigDict()  # modality dropout in training, known to the trainer and hidden from the model
   config.inject.rate = 0.7  # every sample draws its own rate from U(0, rate)

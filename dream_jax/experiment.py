@@ -28,6 +28,7 @@ from dream_jax.errors import UserError
 from dream_jax.evaluate import ConstantPredictor, Row, evaluate_method
 from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
+from dream_jax.programs import Programs, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
 from dream_jax.report.tables import terminal_text
@@ -50,12 +51,13 @@ def train(config: Any, workdir: str) -> None:
   prepared = _prepare(recipe)
   check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS)
   workdirs.write_predictor_parts(workdir, prepared)
+  compiled: dict[Any, Programs] = {}
   for name in recipe.methods:
     method = find_method(name)
     if workdirs.is_finished(workdir, name):
       print(f'{name}: finished before', flush=True)
       continue
-    _train_method(method, recipe, prepared, workdir)
+    _train_method(method, recipe, prepared, compiled, workdir)
   _finish(recipe, prepared, config, workdir)
 
 
@@ -70,6 +72,7 @@ def evaluate(config: Any, workdir: str) -> None:
     raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
   check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
   prepared = _prepare(recipe)
+  compiled: dict[Any, Programs] = {}
   for name in recipe.methods:
     method = find_method(name)
     before = workdirs.read_method(workdir, name)
@@ -77,11 +80,11 @@ def evaluate(config: Any, workdir: str) -> None:
       predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
     else:
       with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
-        trainer = Trainer(method, recipe, prepared)
-        found = checkpoints.restore_best(trainer.abstract_state.params)
+        trainer = _trainer(method, recipe, prepared, compiled)
+        found = checkpoints.restore_best(trainer.programs.abstract_state.params)
       if found is None:
         raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
-      predictor, params = trainer.predictor, found[1]
+      predictor, params = trainer.programs.predictor, found[1]
     rows = evaluate_method(method, predictor, params, prepared, recipe.protocols, seed=recipe.seed)
     workdirs.write_method(workdir, name, before.facts, rows)
     print(f'{name}: evaluated', flush=True)
@@ -96,17 +99,27 @@ def _prepare(recipe: Recipe) -> Prepared:
   return prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)
 
 
-def _train_method(method: Method, recipe: Recipe, prepared: Prepared, workdir: str) -> None:
+def _trainer(method: Method, recipe: Recipe, prepared: Prepared, compiled: dict[Any, Programs]) -> Trainer:
+  """A trainer that compiles nothing that an earlier method of this run compiled."""
+  key = program_key(method, recipe, prepared.spec)
+  trainer = Trainer(method, recipe, prepared, compiled.get(key))
+  compiled[key] = trainer.programs
+  return trainer
+
+
+def _train_method(
+  method: Method, recipe: Recipe, prepared: Prepared, compiled: dict[Any, Programs], workdir: str
+) -> None:
   """Trains and evaluates one method, and writes its results."""
   facts: dict[str, Any] = {'num_params': 0, 'train_seconds': 0.0, 'compile_seconds': 0.0}
   if method.model == 'majority':
     predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
   else:
-    trainer = Trainer(method, recipe, prepared)
+    trainer = _trainer(method, recipe, prepared, compiled)
     trained = trainer.run(workdir)
-    predictor, params = trainer.predictor, trained.params
+    predictor, params = trainer.programs.predictor, trained.params
     facts = {
-      'num_params': trainer.num_params,
+      'num_params': trainer.programs.num_params,
       'train_seconds': trained.train_seconds,
       'compile_seconds': trained.compile_seconds,
       'best_step': trained.best_step.tolist(),

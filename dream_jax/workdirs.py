@@ -111,7 +111,7 @@ def read_predictor_parts(workdir: str) -> PredictorParts:
   except FileNotFoundError as error:
     raise UserError(
       f'{workdir} holds no trained model ({error.filename} is missing); expected a workdir of --mode=train'
-    )
+    ) from None
   except Exception as error:
     reason = (str(error).splitlines() or [''])[0][:120]
     raise UserError(

@@ -19,7 +19,7 @@ from dream_jax.flags import load_config
 from dream_jax.models.registry import build, find_method
 from dream_jax.recipe import recipe_from_config
 from dream_jax.spec import DatasetSpec, ModalitySpec
-from dream_jax.train import create_optimizer, create_state, train_call
+from dream_jax.step import create_optimizer, create_state, train_call
 
 _ROOT = Path(__file__).resolve().parent.parent
 _STEPS = 2
@@ -90,7 +90,7 @@ def test_config_traces_a_train_step(config):
     inputs = {k: jnp.broadcast_to(x[None, None], (*lead[:2], *x.shape)) for k, x in sample.items()}
     label = jnp.zeros(lead, jnp.float32 if spec.task == 'regression' else jnp.int32)
     batches = {'inputs': inputs, 'clean': inputs, 'label': label, 'kept': jnp.ones((*lead, spec.num_modalities))}
-    return state, train_call(losses.method_loss(method, model, recipe.losses), optimizer, state, batches, seeds)
+    return state, train_call(losses.method_loss(method, model, recipe.losses), optimizer, 0.99, state, batches, seeds)
 
   before, (after, terms) = jax.eval_shape(step, jax.ShapeDtypeStruct((recipe.num_seeds,), jnp.uint32))
   assert jax.tree.structure(before) == jax.tree.structure(after)

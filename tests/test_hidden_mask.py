@@ -21,7 +21,7 @@ from dream_jax.models.baselines.concat import ORACLE_MASK
 from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.parallel.mesh import make_mesh
 from dream_jax.predict import Predictor, label_scale
-from dream_jax.train import create_optimizer, create_state, train_call
+from dream_jax.step import create_optimizer, create_state, train_call
 
 _TRAINED = tuple(name for name, method in METHODS.items() if method.model != 'majority')
 _HIDDEN = tuple(name for name in _TRAINED if not METHODS[name].uses_oracle)
@@ -235,7 +235,7 @@ def _one_call(name):
   optimizer = create_optimizer(recipe.optimizer, 10)
   loss = losses.method_loss(method, model, recipe.losses)
   seeds = np.array([0, 1], np.uint32)
-  call = jit(lambda state, batch: train_call(loss, optimizer, state, batch, seeds))
+  call = jit(lambda state, batch: train_call(loss, optimizer, 0.99, state, batch, seeds))
   shapes = {}
 
   def run(prepared):

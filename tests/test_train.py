@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from unittest import mock
 from pathlib import Path
 
 import jax
@@ -20,7 +21,9 @@ from dream_jax import train
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.pipeline import train_batches
 from dream_jax.models.registry import METHODS, find_method
-from dream_jax.train import Trainer, TrainState, make_schedule, select_best
+from dream_jax.parallel.mesh import make_mesh
+from dream_jax.step import TrainState, select_best
+from dream_jax.train import Trainer, make_schedule
 
 _NAMES = ('face', 'pose')
 _COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
@@ -53,7 +56,7 @@ def whole(trainer, tmp_path_factory):
 def _saved(trainer, workdir):
   """What the latest checkpoint holds, as NumPy."""
   with Checkpoints(workdir / 'checkpoints' / trainer.method.name, read_only=True) as checkpoints:
-    return jax.tree.map(np.asarray, checkpoints.restore_latest(trainer.abstract_state)[1])
+    return jax.tree.map(np.asarray, checkpoints.restore_latest(trainer.programs.abstract_state)[1])
 
 
 def _assert_equal(a, b):
@@ -129,7 +132,7 @@ def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path,
   wanted = jax.tree.map(lambda a, b: np.stack([a[0], b[1]]), at[8], at[4])
   _assert_equal(result.params, wanted)
   with Checkpoints(tmp_path / 'checkpoints' / 'dream', read_only=True) as checkpoints:
-    _assert_equal(checkpoints.restore_best(trainer.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted))
+    _assert_equal(checkpoints.restore_best(trainer.programs.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted))
 
 
 def test_later_of_equal_readings_wins_and_nan_never():
@@ -171,7 +174,7 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tm
   both = _saved(trainer, trainer_dir)
   for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(both.params), strict=True):
     np.testing.assert_allclose(a[0], b[1], rtol=1e-3, atol=2e-4)
-  started = jax.tree.map(np.asarray, trainer._create(trainer._seeds).params)
+  started = jax.tree.map(np.asarray, trainer.programs.create(trainer._seeds).params)
   moved = [
     np.abs(a[1] - b[1]).max() for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(both.params), strict=True)
   ]
@@ -197,7 +200,7 @@ def test_schedule_comes_out_even_and_gives_every_epoch(prepared, epochs, evals, 
 
 
 def test_every_method_has_the_same_budget(prepared, monkeypatch):
-  monkeypatch.setattr(Trainer, '_compile', lambda self: None)
+  monkeypatch.setattr(train, 'compile_programs', lambda *_, **__: mock.Mock(compile_seconds=0.0, mesh=make_mesh(1, -1)))
   recipe = small_recipe()
   trained = [find_method(name) for name, method in METHODS.items() if method.model != 'majority']
   assert len({Trainer(method, recipe, prepared).schedule for method in trained}) == 1
