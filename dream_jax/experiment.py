@@ -48,7 +48,7 @@ def train(config: Any, workdir: str) -> None:
     UserError: something in the config, the data or the workdir is not as it should be.
   """
   recipe = recipe_from_config(config)
-  prepared = _prepare(recipe)
+  prepared = load_prepared(recipe)
   check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS)
   workdirs.write_predictor_parts(workdir, prepared)
   compiled: dict[Any, Programs] = {}
@@ -71,7 +71,7 @@ def evaluate(config: Any, workdir: str) -> None:
   if not os.path.isfile(os.path.join(workdir, 'config.json')):
     raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
   check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
-  prepared = _prepare(recipe)
+  prepared = load_prepared(recipe)
   compiled: dict[Any, Programs] = {}
   for name in recipe.methods:
     method = find_method(name)
@@ -91,7 +91,8 @@ def evaluate(config: Any, workdir: str) -> None:
   _finish(recipe, prepared, config, workdir)
 
 
-def _prepare(recipe: Recipe) -> Prepared:
+def load_prepared(recipe: Recipe) -> Prepared:
+  """The data of a recipe as its trainer reads them; a protocol that does not fit them is refused."""
   data = recipe.data
   dataset = load_dataset(data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, options=data.options)
   for protocol in recipe.protocols:

@@ -103,7 +103,7 @@ class Trainer:
       self.compile_seconds = programs.compile_seconds
     self.programs = programs
     self._scale = label_scale(prepared)
-    self._seeds = put(np.asarray(recipe.seeds, np.uint32), sharding(programs.mesh, 'seed'))
+    self.seeds = put(np.asarray(recipe.seeds, np.uint32), sharding(programs.mesh, 'seed'))
 
   def _batches(self, start_step: int):
     return train_batches(
@@ -119,7 +119,8 @@ class Trainer:
       process_count=jax.process_count(),
     )
 
-  def _put(self, batch: dict[str, Any]) -> dict[str, Any]:
+  def put_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """A superbatch of the pipeline as the compiled call takes it."""
     batch = {**batch, 'label': self._scale.standardise(batch['label'])}
     if 'mask' in self.method.uses_oracle:
       batch['inputs'] = {**batch['inputs'], ORACLE_MASK: batch['kept']}
@@ -163,7 +164,7 @@ class Trainer:
     main_process = jax.process_index() == 0
     with Checkpoints(directory) as checkpoints:
       found = checkpoints.restore_latest(self.programs.abstract_state)
-      state = self.programs.create(self._seeds) if found is None else found[1]
+      state = self.programs.create(self.seeds) if found is None else found[1]
       step = 0 if found is None else found[0]
       start = time.perf_counter()
       with (
@@ -190,9 +191,9 @@ class Trainer:
     end = s.num_steps if max_steps is None else min(max_steps, s.num_steps)
     saved = time.monotonic()
     pending: list[tuple[int, dict[str, jax.Array]]] = []
-    batches = device_prefetch(self._batches(step), self._put) if step < end else iter(())
+    batches = device_prefetch(self._batches(step), self.put_batch) if step < end else iter(())
     for batch in batches:
-      state, terms = self.programs.call(state, batch, self._seeds)
+      state, terms = self.programs.call(state, batch, self.seeds)
       step += s.per_call
       # Metrics of a call are fetched after the next one is under way, so that reading them never stalls the device.
       note = self._write(writer, pending)

@@ -174,7 +174,7 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tm
   both = _saved(trainer, trainer_dir)
   for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(both.params), strict=True):
     np.testing.assert_allclose(a[0], b[1], rtol=1e-3, atol=2e-4)
-  started = jax.tree.map(np.asarray, trainer.programs.create(trainer._seeds).params)
+  started = jax.tree.map(np.asarray, trainer.programs.create(trainer.seeds).params)
   moved = [
     np.abs(a[1] - b[1]).max() for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(both.params), strict=True)
   ]

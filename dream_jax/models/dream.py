@@ -109,6 +109,10 @@ class Dream(nn.Module):
     """Latents [B, M, D]."""
     return self.encoders(inputs, train=train)
 
+  def unimodal(self, z: jax.Array) -> jax.Array:
+    """Predictions [B, M, C] of each latent [B, M, D] by itself."""
+    return evidence.predict(self.spec, self.prior, evidence.from_raw(self.spec, self.heads(z)))
+
   def trace(self, inputs: Inputs, *, train: bool) -> Trace:
     """The forward pass with its intermediate values."""
     s, m = self.settings, self.spec.num_modalities
