@@ -51,8 +51,8 @@ def main() -> None:
       jax.block_until_ready(terms)
       times.append((time.perf_counter() - start) / s.per_call)
     print(
-      f'level {level}: compiled in {trainer.compile_seconds:.1f} s, {1e3 * statistics.median(times[1:]):.1f} ms a step of'
-      f' {recipe.num_seeds} seeds',
+      f'level {level}: compiled in {trainer.compile_seconds:.1f} s, {1e3 * statistics.median(times[1:]):.1f} ms a step'
+      f' of {recipe.num_seeds} seeds',
       flush=True,
     )
 

@@ -2,9 +2,9 @@ r"""CMU-MOSEI: sentiment of video utterances from text, audio and vision, full b
 
   python -m dream_jax.main --config=configs/mosei.py --config.data.manual_dir=FOLDER
 
-FOLDER holds MMSA's `aligned_50.pkl` (`configs/mosei.py:unaligned`: `unaligned_50.pkl`), which has to be requested from the
-authors of the data set. Without it the command says what it looked for and how to get it. No run on the real files has
-been made by us, so there is no result to quote.
+FOLDER holds MMSA's `aligned_50.pkl` (`configs/mosei.py:unaligned`: `unaligned_50.pkl`), which has to be requested from
+the authors of the data set. Without it the command says what it looked for and how to get it. No run on the real files
+has been made by us, so there is no result to quote.
 
   python -m dream_jax.main --config=configs/mosei.py:standin
 

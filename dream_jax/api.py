@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -59,7 +59,7 @@ def make_apply(config: Any, *, spec: DatasetSpec | None = None) -> Apply:
   model = build(find_method(recipe.model.name), spec, recipe.model)
 
   def apply(params: Any, inputs: Inputs, *, train: bool = False, rngs: Any = None) -> Outputs:
-    return model.apply({'params': params}, inputs, train=train, rngs=rngs)
+    return cast(Outputs, model.apply({'params': params}, inputs, train=train, rngs=rngs))
 
   def init(key: jax.Array) -> Any:
     return model.init({'params': key}, empty_inputs(spec), train=False)['params']

@@ -24,7 +24,8 @@ def check_workdir(
     write: False only compares: all processes but the first pass it.
 
   Raises:
-    UserError: the workdir is a file or cannot be made, its config.json cannot be read, or the configs differ; the fields are named.
+    UserError: the workdir is a file or cannot be made, its config.json cannot be read, or the configs differ; the
+      fields are named.
   """
   folder = Path(workdir)
   if folder.exists() and not folder.is_dir():

@@ -1,10 +1,13 @@
-"""The fields every config has, with their defaults; a file in `configs/` starts from them and changes what it studies."""
+"""The fields every config has, with their defaults; a file in `configs/` starts here and changes what it studies."""
+
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 
-def get_default() -> ConfigDict:
-  """A fresh config; `data.name`, `name` and `protocols` are the caller's to set."""
+# Any: what pyright infers for the fields of a ConfigDict is a union of everything a config may hold.
+def get_default() -> Any:
+  """A fresh ConfigDict; `data.name`, `name` and `protocols` are the caller's to set."""
   config = ConfigDict()
   config.name = ''  # names the default workdir and the report
   config.seed = 0  # first seed; run i has seed + i

@@ -11,7 +11,6 @@ from jax.lax import stop_gradient
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.contribution import coalition_values, contribution_target
-from dream_jax.models.dream import Dream
 from dream_jax.models.reconstruction import reconstruction_quality
 from dream_jax.models.registry import Method
 from dream_jax.spec import DatasetSpec
@@ -64,12 +63,12 @@ def draw_coalition(key: jax.Array, coalitions: jax.Array, kept: jax.Array) -> ja
 
 
 def dream_loss(
-  model: Dream, params: Any, batch: dict[str, Any], rng: jax.Array, weights: LossWeights
+  model: Any, params: Any, batch: dict[str, Any], rng: jax.Array, weights: LossWeights
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """(total loss, its terms) of one batch.
 
   Args:
-    model: the module.
+    model: a `Dream`.
     params: its parameters.
     batch: 'inputs' after injection, 'clean' before it, 'label', and 'kept' [B, M], the share of each slot that the
       injection kept. What was missing before the injection is nowhere in it.
@@ -117,7 +116,7 @@ def dream_loss(
 
 
 def control_loss(
-  method: Method, model: nn.Module, params: Any, batch: dict[str, Any], rng: jax.Array, weights: LossWeights
+  method: Method, model: Any, params: Any, batch: dict[str, Any], rng: jax.Array, weights: LossWeights
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """(total loss, its terms) of a control: the task loss, with separate heads the losses of the heads too."""
   out = model.apply({'params': params}, batch['inputs'], train=True, rngs={'dropout': rng})

@@ -111,7 +111,7 @@ class Predictor:
     n = len(split)
     found: dict[str, np.ndarray] = {}
     kept = np.empty((n, self._prepared.spec.num_modalities), np.float32)
-    started = []
+    started: list[tuple[dict[str, jax.Array], dict[str, Any]]] = []
     for batch in self._batches(split, missing, seed):
       # A batch is made while the devices are at work on the one before.
       started.append((self._forward(params, self._inputs(batch)), batch))

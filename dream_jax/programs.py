@@ -76,7 +76,8 @@ def compile_programs(method: Method, recipe: Recipe, prepared: Prepared, *, num_
   oracle = 'mask' in method.uses_oracle
   optimizer = create_optimizer(recipe.optimizer, num_steps)
   by_seed, alone = sharding(mesh, 'seed'), sharding(mesh)
-  where = TrainState(alone, *(by_seed for _ in dataclasses.fields(TrainState)[1:]))
+  # Shardings where a state has arrays.
+  where = TrainState(alone, *(by_seed for _ in dataclasses.fields(TrainState)[1:]))  # pyright: ignore[reportArgumentType]
   options = compiler_options()
   seeds = jax.ShapeDtypeStruct((recipe.num_seeds,), jnp.uint32, sharding=by_seed)
 

@@ -37,7 +37,8 @@ class ModalitySpec:
       raise UserError(f'modality {self.name!r} has kind {self.kind!r}; expected one of {", ".join(MODALITY_KINDS)}')
     if len(self.shape) != _RANKS[self.kind] or min(self.shape) < 1:
       raise UserError(
-        f'modality {self.name!r} of kind {self.kind!r} has shape {self.shape}; expected {_RANKS[self.kind]} positive sizes'
+        f'modality {self.name!r} of kind {self.kind!r} has shape {self.shape};'
+        f' expected {_RANKS[self.kind]} positive sizes'
       )
     if self.kind == 'tokens' and self.vocab_size < 2:
       raise UserError(f'modality {self.name!r} holds tokens but vocab_size is {self.vocab_size}; expected at least 2')

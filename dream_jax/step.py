@@ -5,6 +5,7 @@
 Dimension letters: S seeds, K steps a call, B batch.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ def seed_key(seed: jax.Array, stream: int) -> jax.Array:
 
 
 def create_state(
-  model: Any, optimizer: optax.GradientTransformation, inputs: dict[str, jax.Array], seeds: jax.Array
+  model: Any, optimizer: optax.GradientTransformation, inputs: dict[str, Any], seeds: jax.Array
 ) -> TrainState:
   """The state before the first step: every seed with an initialisation of its own.
 
@@ -95,7 +96,7 @@ def train_call(
   Args:
     loss: (params, batch, rng) -> (total, terms).
     optimizer: applied to each seed by itself.
-    decay: of the running average of parameters, reached after a warm-up (Tarvainen & Valpola, 2017); 0 averages nothing.
+    decay: of the running average of parameters, reached after a warm-up (Tarvainen & Valpola, 2017); 0 averages none.
     state: leading axis S.
     batches: leading axes [K, S, B].
     seeds: uint32 [S].
@@ -105,7 +106,7 @@ def train_call(
     rng = jax.random.fold_in(seed_key(seed, _STEP_STREAM), step)
     (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, rng)
     updates, opt_state = optimizer.update(grads, opt_state, params)
-    terms = {**terms, 'loss': total, 'gradient_norm': optax.global_norm(grads)}
+    terms = {**terms, 'loss': total, 'gradient_norm': optax.tree.norm(grads)}
     return optax.apply_updates(params, updates), opt_state, terms
 
   def one_step(state, batch):
@@ -135,7 +136,8 @@ def select_best(state: TrainState, score: jax.Array) -> TrainState:
   def keep(new, old):
     return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
 
-  return state.replace(
+  return dataclasses.replace(
+    state,
     best_params=jax.tree.map(keep, state.average, state.best_params),
     best_score=jnp.where(better, score, state.best_score),
     best_step=jnp.where(better, state.step, state.best_step),

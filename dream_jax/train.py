@@ -1,7 +1,7 @@
 """The loop: batches in, checkpoints and metrics out, the best parameters on validation at the end.
 
-Data and model draw their randomness from the seed and the step's number alone, so a run that is killed continues bit for
-bit from the step in its checkpoint.
+Data and model draw their randomness from the seed and the step's number alone, so a run that is killed continues bit
+for bit from the step in its checkpoint.
 
 Dimension letters: S seeds, K steps a call, B batch.
 """

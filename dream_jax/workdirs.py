@@ -128,7 +128,7 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.npz.partial')
   with open(partial, 'wb') as file:
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]  # It takes any name for `allow_pickle`.
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)

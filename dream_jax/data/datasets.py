@@ -117,7 +117,7 @@ def _prepared_builder(builder_class, config, tfds_dir: str | None, manual_dir: s
   """A builder whose files are on disk."""
   import tensorflow_datasets as tfds
 
-  root = os.path.abspath(os.path.expanduser(tfds_dir or tfds.core.constants.DATA_DIR))
+  root = os.path.abspath(os.path.expanduser(tfds_dir or tfds.core.constants.DATA_DIR))  # pyright: ignore[reportAttributeAccessIssue]  # Lazy.
   configs = builder_class.BUILDER_CONFIGS
   config_name = getattr(config, 'name', config) or (configs[0].name if configs else '')
   folder = os.path.join(root, builder_class.name, config_name, str(builder_class.VERSION))

@@ -112,6 +112,7 @@ def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, 
   outputs = {}
   for modality in spec.modalities:
     x = _checked(modality, spec, inputs)
+    inside = np.ones((len(x), *modality.shape[:1]), bool)
     if modality.has_length:
       length = np.asarray(inputs.get(modality.length_name, np.full(len(x), modality.shape[0])), np.int32)
       if length.shape != (len(x),):

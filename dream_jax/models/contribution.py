@@ -5,8 +5,9 @@ without a label, so each sample plays a cooperative game of its own,
 
   v(S) = certainty of p(y | S),
 
-and the exact Shapley value of that game divides the certainty reached among the modalities. A small correction, trained on
-the Shapley value of the game with labels, v(S) = probability that S gives to the true target, turns certainty into merit.
+and the exact Shapley value of that game divides the certainty reached among the modalities. A small correction, trained
+on the Shapley value of the game with labels, v(S) = probability that S gives to the true target, turns certainty into
+merit.
 
 A net that guesses contributions from latents alone was tried first and generalises worse: on samples it was trained on
 every coalition is right, and there is nothing left to tell modalities apart (see docs/method.md).

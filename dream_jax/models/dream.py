@@ -1,9 +1,9 @@
 """DREAM, top to bottom: encode -> recognise -> assess -> reconstruct -> fuse.
 
 Source: Bi et al., "Two Challenges, One Solution: Robust Multimodal Learning through Dynamic Modality Recognition and
-Enhancement", Findings of EMNLP 2025. Only the paper's abstract is public. It fixes the stages (sample-level assessment of
-modalities, selective reconstruction of missing or under-performing ones, soft-mask fusion by estimated contribution) and
-that neither full-modality training data nor annotations of what is missing are needed. Every formula here is our own.
+Enhancement", Findings of EMNLP 2025. Only the paper's abstract is public. It fixes the stages (sample-level assessment
+of modalities, selective reconstruction of missing or under-performing ones, soft-mask fusion by estimated contribution)
+and that neither full-modality training data nor annotations of what is missing are needed. Every formula here is ours.
 
 No mask enters the forward pass: what is missing has to be recognised from the inputs. B samples, M modalities, D latent
 width, K natural parameters of the target's distribution (see `evidence.py`), G coalitions.
@@ -43,8 +43,8 @@ class DreamSettings(Sizes):
     agreement: whether recognition lets modalities testify about each other.
     doubt: dropout rate, in training, on the latents whose evidence recognition compares.
     assess: whether contributions are estimated; without it they are the presence alone.
-    sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1 takes
-      them at face value.
+    sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1
+      takes them at face value.
     reconstruct: 'selective' replaces latents by the gate, 'always' fully, 'never' leaves them.
     gate_threshold: w_m below which a modality is replaced (an equal share counts 1).
     gate_temperature: softness of the gate.

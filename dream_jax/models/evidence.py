@@ -1,13 +1,13 @@
 """Predictions as evidence: natural parameters that add up over modalities.
 
-If modalities are independent given the target, p(y | x_1..x_M) is proportional to p(y) prod_m p(y | x_m) / p(y). In natural
-parameters a product is a sum, so each modality contributes an evidence vector `eta_m` [K], a coalition sums its members'
-vectors, and the log-partition function of the sum says how well the members agree (section "recognise" of `dream.py`).
-This holds for every task, with its own conjugate family:
+If modalities are independent given the target, p(y | x_1..x_M) is proportional to p(y) prod_m p(y | x_m) / p(y). In
+natural parameters a product is a sum, so each modality contributes an evidence vector `eta_m` [K], a coalition sums its
+members' vectors, and the log-partition function of the sum says how well the members agree (section "recognise" of
+`dream.py`). This holds for every task, with its own conjugate family:
 
   multiclass  categorical, K = C, eta = log p(y | x_m) - log p(y)
   binary, multilabel  independent Bernoulli, K = C
-  regression  Gaussian with a standard-normal prior (targets are standardised), K = 2: precision times mean, and precision
+  regression  Gaussian with a standard-normal prior (targets are standardised), K = 2: precision times mean, precision
 """
 
 import jax

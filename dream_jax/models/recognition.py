@@ -10,8 +10,8 @@ The slots together: if the modalities in S are real they speak about one target,
 
   P(S | x)  ~  P(S)  prod_{m in S} exp(a_m)  sum_y p(y) prod_{m in S} p(y | x_m) / p(y)
 
-for every coalition S; with p(y | x_m) / p(y) = exp(eta_m . T(y) - A(eta_m)), A the log-partition function, the sum over y
-is exp(A(sum_S eta_m) - sum_S A(eta_m)): zero in the exponent for a single modality, positive when several agree. The
+for every coalition S; with p(y | x_m) / p(y) = exp(eta_m . T(y) - A(eta_m)), A the log-partition function, the sum over
+y is exp(A(sum_S eta_m) - sum_S A(eta_m)): zero in the exponent for a single modality, positive when several agree. The
 probability that slot m is real sums the coalitions that hold it.
 """
 

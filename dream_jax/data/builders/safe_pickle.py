@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy._core.multiarray import _reconstruct, scalar
-from numpy._core.numeric import _frombuffer
+from numpy._core.numeric import _frombuffer  # pyright: ignore[reportAttributeAccessIssue]  # Private: not in the stubs.
 
 from dream_jax.errors import UserError
 

@@ -1,7 +1,7 @@
 """Concatenation of latents and a perceptron: the plain model that most comparisons start from.
 
-With modality dropout in training it is the control that most papers leave out. With `oracle_mask` it is told which slots
-hold real content and reads zeros in the others: an upper reference that no method without annotations may claim.
+With modality dropout in training it is the control that most papers leave out. With `oracle_mask` it is told which
+slots hold real content and reads zeros in the others: an upper reference that no method without annotations may claim.
 """
 
 import flax.linen as nn

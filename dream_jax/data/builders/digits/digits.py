@@ -7,7 +7,7 @@ a class the recording and the image are independent: audio says nothing about an
 import importlib.util
 import os
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -134,5 +134,5 @@ def _load_images() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
   except ImportError as error:
     raise UserError(f'data set digits needs the package scikit-learn, which is not installed; {_INSTALL}') from error
-  digits = load_digits()
+  digits: Any = load_digits()  # A Bunch: its fields are made at run time.
   return (digits.images[..., None] / 16.0).astype(np.float32), digits.target
