@@ -126,6 +126,19 @@ def test_shares_of_certainty_add_up_to_the_certainty_reached(task):
   np.testing.assert_allclose(phi.sum(-1), reached - before, atol=1e-5)
 
 
+@pytest.mark.parametrize('task', ['multiclass', 'multilabel', 'binary', 'regression'])
+def test_a_modality_without_evidence_earns_no_share_of_certainty(task):
+  spec = _spec(3, task, {'multiclass': 4, 'multilabel': 2}.get(task, 1))
+  rng = np.random.default_rng(5)
+  k = evidence.num_natural(spec)
+  prior = jnp.asarray(rng.normal(size=k), jnp.float32)
+  eta = evidence.from_raw(spec, jnp.asarray(rng.normal(size=(5, 3, k)), jnp.float32)).at[:, 1].set(0.0)
+  summed = jnp.einsum('gm,bmk->bgk', jnp.asarray(coalition_matrix(3), jnp.float32), eta)
+  phi = np.asarray(certainty_shapley(spec, prior, eta, evidence.predict(spec, prior, summed)))
+  np.testing.assert_allclose(phi[:, 1], 0.0, atol=1e-6)
+  assert (np.abs(phi[:, [0, 2]]) > 1e-3).any()
+
+
 def test_value_of_a_coalition_is_the_probability_of_the_target():
   spec = _spec(2)
   prediction = np.random.default_rng(3).normal(size=(4, 3, 3)).astype(np.float32)

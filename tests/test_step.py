@@ -1,0 +1,111 @@
+"""The step by itself: what the running average holds, what selection keeps, and which methods may share programs."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_runs import jit, optax_promotes, small_recipe, small_spec  # noqa: F401
+
+from dream_jax.models.registry import METHODS, find_method
+from dream_jax.programs import program_key
+from dream_jax.step import TrainState, select_best, train_call
+
+_SEEDS = np.array([3, 4], np.uint32)
+_NUM_STEPS = 6
+
+
+def _state(**fields):
+  params = {'w': jnp.asarray([[1.0, -2.0], [0.5, 4.0]])}
+  optimizer = optax.sgd(0.1)
+  start = {
+    'step': jnp.asarray(0, jnp.int32),
+    'params': params,
+    'average': params,
+    'opt_state': jax.vmap(optimizer.init)(params),
+    'best_params': params,
+    'best_score': jnp.full(2, -jnp.inf),
+    'best_step': jnp.zeros(2, jnp.int32),
+  }
+  return TrainState(**{**start, **fields})
+
+
+def _loss(params, batch, rng):
+  del rng
+  loss = jnp.square(params['w'] - batch['x']).mean()
+  return loss, {'task': loss}
+
+
+def _steps(decay):
+  """The state after every step: a quadratic whose target moves, so that parameters never rest."""
+  x = np.random.default_rng(0).normal(size=(_NUM_STEPS, 1, 2, 2)).astype(np.float32)
+  call = jit(lambda state, x: train_call(_loss, optax.sgd(0.1), decay, state, {'x': x}, _SEEDS))
+  states = [_state()]
+  for batch in x:
+    states.append(call(states[-1], batch)[0])
+  return states
+
+
+def test_without_decay_the_average_is_the_parameters():
+  for state in _steps(0.0):
+    np.testing.assert_array_equal(state.average['w'], state.params['w'])
+
+
+@pytest.mark.parametrize('decay', [0.2, 0.99])
+def test_average_follows_its_recurrence_after_a_warm_up(decay):
+  states = _steps(decay)
+  average = np.asarray(states[0].average['w'], np.float64)
+  for i, state in enumerate(states[1:]):
+    keep = min(decay, (1 + i) / (10 + i))
+    average = keep * average + (1 - keep) * np.asarray(state.params['w'], np.float64)
+    np.testing.assert_allclose(state.average['w'], average, rtol=1e-5)
+    assert not np.array_equal(state.average['w'], state.params['w'])
+
+
+def test_averaging_does_not_touch_the_parameters_that_are_trained():
+  for raw, averaged in zip(_steps(0.0), _steps(0.99), strict=True):
+    np.testing.assert_array_equal(raw.params['w'], averaged.params['w'])
+
+
+def test_selection_keeps_the_average_and_not_the_parameters():
+  average = {'w': jnp.asarray([[10.0, 20.0], [30.0, 40.0]])}
+  before = _state(average=average, step=jnp.asarray(5, jnp.int32), best_score=jnp.asarray([0.5, 0.5]))
+  after = select_best(before, jnp.asarray([0.6, 0.4]))
+  np.testing.assert_array_equal(after.best_params['w'], [[10.0, 20.0], [0.5, 4.0]])
+  np.testing.assert_array_equal(after.best_step, [5, 0])
+  # Training goes on from where it was.
+  np.testing.assert_array_equal(after.params['w'], before.params['w'])
+  np.testing.assert_array_equal(after.average['w'], average['w'])
+
+
+def test_later_of_equal_readings_wins_and_nan_never():
+  average = {'w': jnp.arange(3.0)[:, None]}
+  before = _state(
+    step=jnp.asarray(9, jnp.int32),
+    average=average,
+    best_params={'w': -jnp.ones((3, 1))},
+    best_score=jnp.asarray([0.5, 0.5, 0.5]),
+    best_step=jnp.asarray([1, 1, 1], jnp.int32),
+  )
+  chosen = select_best(before, jnp.asarray([0.5, 0.4, jnp.nan]))
+  np.testing.assert_array_equal(chosen.best_step, [9, 1, 1])
+  np.testing.assert_array_equal(chosen.best_params['w'][:, 0], [0.0, -1.0, -1.0])
+
+
+def test_programs_are_shared_by_methods_that_differ_in_their_data_and_by_no_others():
+  recipe, spec = small_recipe(), small_spec()
+  trained = [name for name, method in METHODS.items() if method.model != 'majority']
+  keys = {name: program_key(find_method(name), recipe, spec) for name in trained}
+  assert {
+    frozenset(pair)
+    for pair in itertools.combinations(trained, 2)
+    if keys[pair[0]] == keys[pair[1]] and hash(keys[pair[0]]) == hash(keys[pair[1]])
+  } == {frozenset(('concat', 'concat+dropout'))}
+  # Another spec or other sizes are other programs.
+  others = (
+    program_key(METHODS['concat'], small_recipe(model__width=16), spec),
+    program_key(METHODS['concat'], recipe, small_spec('binary')),
+  )
+  assert keys['concat'] not in others
