@@ -16,4 +16,8 @@ def get_config(variant: str = ''):
   config = get_default()
   config.name = 'synthetic'
   config.data.name = 'synthetic'
+  config.optimizer.learning_rate = 5e-3
+  config.train.epochs = 30
+  config.controls = ('concat+dropout', 'late+dropout', 'majority', 'oracle+dropout')
+  config.protocols = ('modality/zeros', 'modality/noise', 'subset/swap')
   return config

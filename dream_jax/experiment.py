@@ -129,6 +129,7 @@ def _train_method(
   start = time.perf_counter()
   rows = evaluate_method(method, predictor, params, prepared, recipe.protocols, seed=recipe.seed)
   facts['evaluate_seconds'] = time.perf_counter() - start
+  facts['wall_seconds'] = sum(facts[f'{part}_seconds'] for part in ('compile', 'train', 'evaluate'))
   workdirs.write_method(workdir, method.name, facts, rows)
   print(
     f'{method.name}: compiled in {facts["compile_seconds"]:.1f} s, trained in {facts["train_seconds"]:.1f} s,'

@@ -39,9 +39,9 @@ METHODS = {
   for method in (
     Method('dream', 'DREAM', 'dream'),
     Method('concat', 'Concat', 'concat', inject=False),
-    Method('concat+dropout', 'Concat + modality dropout', 'concat'),
-    Method('late+dropout', 'Late averaging + modality dropout', 'late'),
-    Method('late-mlp+dropout', 'Late averaging of perceptrons + modality dropout', 'late', hidden_layer=True),
+    Method('concat+dropout', 'Concat + dropout', 'concat'),
+    Method('late+dropout', 'Late averaging + dropout', 'late'),
+    Method('late-mlp+dropout', 'Late averaging, MLP heads + dropout', 'late', hidden_layer=True),
     Method('unimodal', 'Single modality', 'unimodal', inject=False, hidden_layer=True),
     Method('majority', 'Majority / mean', 'majority', inject=False),
     Method('oracle+dropout', 'Concat + dropout, told the mask', 'oracle', uses_oracle=('mask',)),
