@@ -79,6 +79,8 @@ def train_batches(
     zero = {name: tf.constant(x) for name, x in prepared.zero.items()}
     seed_words = tf.constant(np.array([s & 0xFFFFFFFF for s in seeds], np.uint32))
 
+  # Every op is written out; looking for Python control flow to translate would cost a second or two at the start.
+  @tf.autograph.experimental.do_not_convert
   def superbatch(first):
     steps = tf.range(first, tf.minimum(first + steps_per_call, start_step + num_steps))
     positions = tf.range(local.start, local.stop, dtype=tf.int64)
