@@ -42,6 +42,12 @@ def _train(prepared, **changes):
   return list(train_batches(prepared, **{**arguments, **changes}))
 
 
+@pytest.fixture(scope='module')
+def usual(prepared):
+  """The batches of `_train` without changes, made once: tracing them takes longer than all they are compared with."""
+  return _train(prepared)
+
+
 def _join(batches, axis=0):
   return jax.tree.map(lambda *xs: np.concatenate(xs, axis), *batches)
 
@@ -84,8 +90,8 @@ def test_all_backends_read_the_same_rows(name):
     np.testing.assert_array_equal(x, np.asarray(y))
 
 
-def test_shapes_and_the_shorter_last_call(prepared):
-  batches = _train(prepared)
+def test_shapes_and_the_shorter_last_call(prepared, usual):
+  batches = usual
   assert [len(b['label']) for b in batches] == [4, 4, 2]
   assert batches[0]['inputs']['audio'].shape == (4, 2, 8, 7, 5)
   assert batches[0]['clean']['text'].shape == (4, 2, 8, 6)
@@ -104,26 +110,26 @@ def test_each_seed_visits_every_sample_once_an_epoch(prepared):
   assert (orders[0] != orders[1]).any()
 
 
-def test_iterating_twice_gives_the_same(prepared):
-  _assert_same(_train(prepared), _train(prepared))
+def test_iterating_twice_gives_the_same(prepared, usual):
+  _assert_same(usual, _train(prepared))
 
 
 @pytest.mark.parametrize(('start', 'per_call'), [(4, 4), (1, 3), (9, 100)])
-def test_any_step_can_be_the_first(prepared, start, per_call):
-  whole = _join(_train(prepared))
+def test_any_step_can_be_the_first(prepared, usual, start, per_call):
+  whole = _join(usual)
   rest = _join(_train(prepared, start_step=start, num_steps=10 - start, steps_per_call=per_call))
   _assert_same(jax.tree.map(lambda x: x[start:], whole), rest)
 
 
-def test_a_seed_does_not_depend_on_its_company(prepared):
-  together, alone = _join(_train(prepared)), _join(_train(prepared, seeds=(11,)))
+def test_a_seed_does_not_depend_on_its_company(prepared, usual):
+  together, alone = _join(usual), _join(_train(prepared, seeds=(11,)))
   _assert_same(jax.tree.map(lambda x: x[:, 1:], together), alone)
 
 
-def test_processes_cut_the_global_batch(prepared):
+def test_processes_cut_the_global_batch(prepared, usual):
   count = 4
   parts = [_join(_train(prepared, process_index=i, process_count=count)) for i in range(count)]
-  _assert_same(_join(_train(prepared)), _join(parts, axis=2))
+  _assert_same(_join(usual), _join(parts, axis=2))
 
 
 @pytest.mark.parametrize(

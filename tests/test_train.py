@@ -8,8 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from unittest import mock
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax import train
+from dream_jax import programs, train
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.pipeline import train_batches
 from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.step import TrainState, select_best
 from dream_jax.train import Trainer, make_schedule
 
 _NAMES = ('face', 'pose')
@@ -39,7 +38,7 @@ def trainer(prepared):
   """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds on one axis of the mesh."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, '_CALL_BYTES', 5000)
-    patch.setattr(train, 'compiler_options', lambda: FAST_COMPILE)
+    patch.setattr(programs, 'compiler_options', lambda: FAST_COMPILE)
     made = Trainer(find_method('dream'), small_recipe(parallel__seed=2), prepared)
   s = made.schedule
   assert (s.num_steps, s.eval_every, s.per_call) == (12, 4, 2)
@@ -64,7 +63,10 @@ def _assert_equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize('stops', [(2,), (6,), (8,), (4, 10)], ids=str)
+# Between two readings, on one, and more than once; the slow ones add the first call and the last reading.
+@pytest.mark.parametrize(
+  'stops', [(6,), (4, 10), *(pytest.param(stop, marks=pytest.mark.slow) for stop in ((2,), (8,)))], ids=str
+)
 def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, stops):
   for stop in stops:
     trainer.run(str(tmp_path), max_steps=stop)
@@ -126,28 +128,15 @@ def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path,
   at = {}
   for step in (4, 8, 12):
     result = trainer.run(str(tmp_path), max_steps=step)
-    at[step] = _saved(trainer, tmp_path).params
+    at[step] = _saved(trainer, tmp_path).average
   np.testing.assert_array_equal(result.best_step, [8, 4])
   np.testing.assert_array_equal(result.best_score, np.float32([0.8, 0.9]))
   wanted = jax.tree.map(lambda a, b: np.stack([a[0], b[1]]), at[8], at[4])
   _assert_equal(result.params, wanted)
   with Checkpoints(tmp_path / 'checkpoints' / 'dream', read_only=True) as checkpoints:
-    _assert_equal(checkpoints.restore_best(trainer.programs.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted))
-
-
-def test_later_of_equal_readings_wins_and_nan_never():
-  params = {'w': jnp.arange(3.0)[:, None]}
-  state = TrainState(
-    step=jnp.asarray(9, jnp.int32),
-    params=params,
-    opt_state=(),
-    best_params={'w': -jnp.ones((3, 1))},
-    best_score=jnp.asarray([0.5, 0.5, 0.5]),
-    best_step=jnp.asarray([1, 1, 1], jnp.int32),
-  )
-  chosen = select_best(state, jnp.asarray([0.5, 0.4, jnp.nan]))
-  np.testing.assert_array_equal(chosen.best_step, [9, 1, 1])
-  np.testing.assert_array_equal(chosen.best_params['w'][:, 0], [0.0, -1.0, -1.0])
+    _assert_equal(
+      checkpoints.restore_best(trainer.programs.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted)
+    )
 
 
 def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tmp_path, monkeypatch):
@@ -165,7 +154,7 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tm
   alone = list(train_batches(prepared, seeds=(1,), **kind))
   _assert_equal([jax.tree.map(lambda x: x[:, 1:], b) for b in together], alone)
   assert not np.array_equal(together[0]['label'][:, 0], together[0]['label'][:, 1])
-  monkeypatch.setattr(train, 'compiler_options', lambda: FAST_COMPILE)
+  monkeypatch.setattr(programs, 'compiler_options', lambda: FAST_COMPILE)
   single = Trainer(find_method('dream'), small_recipe(seed=1, num_seeds=1), prepared)
   single.run(str(tmp_path), max_steps=single.schedule.per_call)
   state = _saved(single, tmp_path)
@@ -183,6 +172,19 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tm
 
 def test_seeds_differ(whole):
   assert not any(np.array_equal(p[0], p[1]) for p in jax.tree.leaves(whole[1].params) if p.ndim > 2 and p[0].size > 8)
+
+
+@pytest.mark.slow
+def test_programs_of_another_method_train_as_ones_own(prepared, tmp_path, monkeypatch):
+  monkeypatch.setattr(programs, 'compiler_options', lambda: FAST_COMPILE)
+  recipe = small_recipe(train__epochs=1, train__num_evals=1)
+  plain, dropping = (find_method(name) for name in ('concat', 'concat+dropout'))
+  own = Trainer(dropping, recipe, prepared)
+  lent = Trainer(dropping, recipe, prepared, Trainer(plain, recipe, prepared).programs)
+  assert own.compile_seconds > lent.compile_seconds == 0
+  results = [trainer.run(str(tmp_path / name)) for name, trainer in (('own', own), ('lent', lent))]
+  _assert_equal(results[0].params, results[1].params)
+  np.testing.assert_array_equal(results[0].best_score, results[1].best_score)
 
 
 @pytest.mark.parametrize('epochs', [1, 3, 7])
