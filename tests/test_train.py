@@ -63,10 +63,8 @@ def _assert_equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-# Between two readings, on one, and more than once; the slow ones add the first call and the last reading.
-@pytest.mark.parametrize(
-  'stops', [(6,), (4, 10), *(pytest.param(stop, marks=pytest.mark.slow) for stop in ((2,), (8,)))], ids=str
-)
+# More than once, on a reading and between two; the slow ones stop at every kind of place by itself.
+@pytest.mark.parametrize('stops', [(4, 10), *(pytest.param((s,), marks=pytest.mark.slow) for s in (2, 6, 8))], ids=str)
 def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, stops):
   for stop in stops:
     trainer.run(str(tmp_path), max_steps=stop)
@@ -139,9 +137,7 @@ def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path,
     )
 
 
-def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tmp_path, monkeypatch):
-  """The same batches and masks exactly. Parameters to a tolerance: other numbers of seeds and devices make another
-  compiled program, which adds the same numbers in another order; Adam then divides by small ones."""
+def test_batches_of_a_vectorised_run_are_those_of_the_seed_alone(trainer, prepared):
   kind = {
     'inject': trainer.inject,
     'batch_size': 8,
@@ -154,6 +150,12 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, whole, tm
   alone = list(train_batches(prepared, seeds=(1,), **kind))
   _assert_equal([jax.tree.map(lambda x: x[:, 1:], b) for b in together], alone)
   assert not np.array_equal(together[0]['label'][:, 0], together[0]['label'][:, 1])
+
+
+@pytest.mark.slow
+def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, tmp_path, monkeypatch):
+  """To a tolerance: other numbers of seeds and devices make another compiled program, which adds the same numbers in
+  another order; Adam then divides by small ones."""
   monkeypatch.setattr(programs, 'compiler_options', lambda: FAST_COMPILE)
   single = Trainer(find_method('dream'), small_recipe(seed=1, num_seeds=1), prepared)
   single.run(str(tmp_path), max_steps=single.schedule.per_call)
