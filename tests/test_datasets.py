@@ -271,7 +271,7 @@ def test_broken_files_are_named(damage, tmp_path):
     ('digit', None, "unknown data set 'digit'; did you mean digits?"),
     ('digits/small', None, 'unknown data set digits/small; expected digits'),
     ('cmu_mosei/alinged', None, 'expected cmu_mosei/aligned, cmu_mosei/unaligned'),
-    ('digits', {'seed': 1}, 'digits takes no options; found seed'),
+    ('digits', {'sead': 1}, "unknown data option 'sead'; did you mean seed"),
     ('synthetic', {'sed': 1}, "unknown data option 'sed'; did you mean seed?"),
     ('synthetic', {'train': 'many'}, "data option train is 'many'; expected int"),
     ('synthetic', {'modalities': ('vector', 'smell'), 'levels': (1.0, 1.0)}, 'expected two or more different ones of'),

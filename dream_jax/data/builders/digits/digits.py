@@ -4,15 +4,17 @@ The construction is that of AV-MNIST: two real data sets, paired by class. The p
 a class the recording and the image are independent: audio says nothing about an image but its digit, and the reverse.
 """
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from dream_jax.data.builders.base import ModalityBuilder
+from dream_jax.data.builders.options import custom_config
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -23,11 +25,19 @@ _TRAIN_SHARE, _VALIDATION_SHARE = 740 / 1797, 240 / 1797
 _INSTALL = "install the demonstration data with: pip install '.[demo]'"
 
 
+@dataclasses.dataclass(eq=False)
+class DigitsConfig(tfds.core.BuilderConfig):
+  """Option: the seed of pairing and splits. Another one gives other pairs, and other samples to train and test on."""
+
+  seed: int = _SEED
+
+
 class Digits(ModalityBuilder):
   """1,797 pairs: audio [48, 13], upper image half [4, 8, 1], lower half [4, 8, 1], ten classes."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
+  BUILDER_CONFIGS: ClassVar = [DigitsConfig(name='default', description='The pairing and splits of all results.')]
   DESCRIPTION = f"""
   Spoken and written digits, three modalities: `audio`, 13 MFCC features of a recording of the Free Spoken Digit Dataset
   (six speakers, the same in every split; cut and padded to {MAX_FRAMES} frames, 8 of the 3,000 recordings are longer);
@@ -69,11 +79,19 @@ class Digits(ModalityBuilder):
       class_names=tuple(str(d) for d in range(NUM_CLASSES)),
     )
 
+  @classmethod
+  def config_from_options(cls, name, options):
+    super().config_from_options(name, {})
+    config = cast(DigitsConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
+    if config.seed < 0:
+      raise UserError(f'data option seed is {config.seed}; expected a whole number from 0')
+    return config
+
   def _split_generators(self, dl_manager):
     del dl_manager
     recordings, spoken = _load_recordings()
     images, written = _load_images()
-    splits = pair_and_split(written, spoken)
+    splits = pair_and_split(written, spoken, cast(DigitsConfig, self.builder_config).seed)
     return {name: self._generate_examples(pairs, images, written, recordings) for name, pairs in splits.items()}
 
   def _generate_examples(self, pairs, images, written, recordings) -> Iterator[tuple[str, dict]]:
