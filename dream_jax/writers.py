@@ -29,19 +29,9 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     TypeError: `obj` holds something JSON has no word for.
   """
   path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.tmp-{os.getpid()}')
   text = json.dumps(plain(obj), indent=1, allow_nan=False) + '\n'
-  try:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
-  _sync_folder(path.parent)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  _replace(path, text.encode())
 
 
 def plain(obj: Any) -> Any:
@@ -261,16 +251,7 @@ def _forget_after(path: Path, method: str, step: int) -> None:
   new = b''.join(kept)
   if new == old:
     return
-  temporary = path.with_name(f'.{path.name}.tmp-{os.getpid()}')
-  try:
-    with open(temporary, 'wb') as file:
-      file.write(new)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
+  _replace(path, new)
 
 
 def _keeps(line: bytes, method: str, step: int) -> bool:
@@ -284,6 +265,21 @@ def _keeps(line: bytes, method: str, step: int) -> bool:
 def _write_all(file: int, data: bytes) -> None:
   while data:
     data = data[os.write(file, data) :]
+
+
+def _replace(path: Path, content: bytes) -> None:
+  """Puts the whole content in the place of the file, or leaves the old file as it is."""
+  temporary = path.with_name(f'.{path.name}.tmp-{os.getpid()}')
+  try:
+    with open(temporary, 'wb') as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+  _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
