@@ -1,5 +1,7 @@
-"""Metrics against scikit-learn, SciPy and a plain transcription of the field's own regression metrics."""
+"""Metrics against scikit-learn, SciPy, recorded answers of MMSA itself and a plain transcription of its regression."""
 
+import json
+import pathlib
 import subprocess
 import sys
 import warnings
@@ -13,6 +15,92 @@ from dream_jax import metrics
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 MODALITIES = (ModalitySpec('a', 'vector', (2,)), ModalitySpec('b', 'vector', (2,)))
+NAN = float('nan')
+
+# What MMSA's own code answers; benchmarks/mmsa_metrics.py writes it.
+MMSA_CASES = json.loads((pathlib.Path(__file__).parent / 'golden' / 'mmsa_metrics.json').read_text())['cases']
+# Our name of each metric of MMSA, by task; None: we do not compute it.
+MMSA_NAMES = {
+  'regression': {
+    'MAE': 'mae',
+    'Corr': 'corr',
+    'Mult_acc_7': 'acc7',
+    'Mult_acc_5': 'acc5',
+    'Mult_acc_3': 'acc3',
+    'Mult_acc_2': 'acc2',
+    'F1_score': 'f1',
+    'Has0_acc_2': 'acc2_has0',
+    'Has0_F1_score': 'f1_has0',
+    'Non0_acc_2': 'acc2_non0',
+    'Non0_F1_score': 'f1_non0',
+  },
+  'classification': {
+    'Acc_3': 'accuracy',
+    'F1_score_3': 'f1_weighted',
+    'Has0_acc_2': None,
+    'Has0_F1_score': None,
+    'Non0_acc_2': None,
+    'Non0_F1_score': None,
+  },
+}
+MMSA_SPECS = {
+  ('regression', 'MOSI'): ('regression', 1, (-3.0, 3.0)),
+  ('regression', 'MOSEI'): ('regression', 1, (-3.0, 3.0)),
+  ('regression', 'SIMS'): ('regression', 1, (-1.0, 1.0)),
+  ('classification', 'MOSI'): ('multiclass', 3),
+  ('classification', 'MOSEI'): ('multiclass', 3),
+  ('classification', 'SIMS'): ('multiclass', 3),
+}
+# MMSA's correlation of a constant, or of one sample, is NaN; ours is 0.
+CONSTANT = {
+  name: {'corr': 0.0}
+  for name in (
+    'one sample',
+    *(f'constant prediction {value}' for value in (0.0, 0.1, -0.7, 0.3, 2.5)),
+    'constant label 0.4',
+    'constant prediction and label',
+  )
+}
+SENTIMENT_INSTEAD = CONSTANT | {
+  # Without a label beside zero MMSA raises; only its second convention is undefined.
+  'all labels zero': {
+    'mae': 0.5,
+    'corr': 0.0,
+    'acc7': 0.75,
+    'acc5': 0.75,
+    'acc2_has0': 0.75,
+    'f1_has0': 6 / 7,
+    'acc2_non0': NAN,
+    'f1_non0': NAN,
+  },
+  # MMSA adds in float32 and overflows.
+  'sum beyond float32': {'mae': 2.25e38},
+  # MMSA counts NaN as a negative decision; a diverged model has no metrics.
+  'NaN prediction': dict.fromkeys(('acc7', 'acc5', 'acc2_has0', 'f1_has0', 'acc2_non0', 'f1_non0'), NAN),
+}
+SIMS_INSTEAD = CONSTANT | {
+  # Constant, the latter two once clipped.
+  'all labels zero': {'corr': 0.0},
+  'far from zero': {'corr': 0.0},
+  'only infinite predictions': {'corr': 0.0},
+  # MMSA raises.
+  'NaN prediction': dict.fromkeys(('mae', 'corr', 'acc2', 'acc3', 'acc5', 'f1'), NAN),
+}
+CLASSES_INSTEAD = {
+  # MMSA raises, for its two-class metrics.
+  'all labels neutral': {'accuracy': 0.75, 'f1_weighted': 6 / 7},
+  # MMSA takes NaN for the highest score.
+  'NaN score': {'accuracy': NAN, 'f1_weighted': NAN},
+}
+# Where MMSA raises or has no sensible number: what we answer, by data set and case.
+INSTEAD_OF_MMSA = {
+  ('regression', 'MOSI'): SENTIMENT_INSTEAD,
+  ('regression', 'MOSEI'): SENTIMENT_INSTEAD,
+  ('regression', 'SIMS'): SIMS_INSTEAD,
+  ('classification', 'MOSI'): CLASSES_INSTEAD,
+  ('classification', 'MOSEI'): CLASSES_INSTEAD,
+  ('classification', 'SIMS'): CLASSES_INSTEAD,
+}
 
 
 def make_spec(task, num_outputs=1, label_range=(0.0, 0.0)):
@@ -68,6 +156,53 @@ def assert_same(found, expected, tol=1e-6):
   for name, value in expected.items():
     assert found[name] == pytest.approx(value, abs=tol, nan_ok=True), name
     assert isinstance(found[name], float)
+
+
+def rounded(value):
+  """Equal to a number that MMSA rounded to four digits, its mean in float32."""
+  return pytest.approx(value, abs=0.51e-4, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning:numpy')  # The span of infinite predictions.
+@pytest.mark.parametrize(
+  ('dataset', 'case'),
+  [
+    pytest.param(dataset, case, id=f'{case["task"]}-{dataset}-{case["name"]}')
+    for case in MMSA_CASES
+    for dataset in case['mmsa']
+  ],
+)
+def test_metrics_equal_mmsa(dataset, case):
+  task = case['task'], dataset
+  # Beside the recorded float32, in float64: MMSA's tensors would round it away, and so must we.
+  prediction, label = np.array(case['prediction']) * (1 + 1e-12), np.array(case['label'])
+  if task[0] == 'regression':
+    label = label * (1 + 1e-12)
+  found = metrics.compute(make_spec(*MMSA_SPECS[task]), prediction.reshape(len(label), -1), label)
+  found.pop('uar', None)
+  answer = case['mmsa'][dataset]
+  if isinstance(answer, str):  # The error that it raised.
+    answer = {}
+  theirs = {MMSA_NAMES[task[0]][name]: value for name, value in answer.items()}
+  theirs.pop(None, None)
+  instead = INSTEAD_OF_MMSA[task].get(case['name'], {})
+  assert set(theirs | instead) == set(found)
+  for name, value in (theirs | instead).items():
+    assert found[name] == rounded(value), name
+  for name in set(theirs) & set(instead):
+    assert theirs[name] != rounded(instead[name]), f'{name} does not differ from MMSA'
+
+
+def test_mmsa_has_answered_for_every_data_set_and_metric():
+  asked, answered = {}, {}
+  for case in MMSA_CASES:
+    for dataset, answer in case['mmsa'].items():
+      asked.setdefault((case['task'], dataset), set()).add(case['name'])
+      answered.setdefault(case['task'], set()).update(() if isinstance(answer, str) else answer)
+  assert set(asked) == set(MMSA_SPECS)
+  assert answered == {task: set(names) for task, names in MMSA_NAMES.items()}
+  for task, cases in INSTEAD_OF_MMSA.items():
+    assert set(cases) < asked[task]
 
 
 @pytest.mark.parametrize('case', range(6))
