@@ -17,7 +17,8 @@ def get_default() -> Any:
   config.data.name = ''  # data set; --mode=list shows them
   config.data.tfds_dir = config_dict.placeholder(str)  # prepared data sets (default: ~/tensorflow_datasets)
   config.data.manual_dir = config_dict.placeholder(str)  # files you downloaded yourself
-  config.data.options = ConfigDict()  # options of generated data sets
+  config.data.dir = config_dict.placeholder(str)  # a folder of your own data, for data.name = 'folder'
+  config.data.options = ConfigDict()  # options of the data set
 
   config.model = ConfigDict()
   config.model.name = 'dream'  # the method under study

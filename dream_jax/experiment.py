@@ -94,7 +94,9 @@ def evaluate(config: Any, workdir: str) -> None:
 def load_prepared(recipe: Recipe) -> Prepared:
   """The data of a recipe as its trainer reads them; a protocol that does not fit them is refused."""
   data = recipe.data
-  dataset = load_dataset(data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, options=data.options)
+  dataset = load_dataset(
+    data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
+  )
   for protocol in recipe.protocols:
     conditions(protocol, dataset.spec)  # An unknown protocol is refused before hours of training, not after.
   return prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)

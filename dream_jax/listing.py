@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from dream_jax.data.datasets import dataset_names
+from dream_jax.data.catalogue import dataset_names
 from dream_jax.data.protocols import protocol_names
 from dream_jax.models.registry import METHODS
 

@@ -21,6 +21,7 @@ class DataSettings:
   name: str
   tfds_dir: str | None = None
   manual_dir: str | None = None
+  dir: str | None = None
   options: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 

@@ -7,7 +7,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from dream_jax.data.datasets import _assemble, dataset_names, load_dataset, sample_keys
+from dream_jax.data.catalogue import builder_class, dataset_names
+from dream_jax.data.datasets import _assemble, load_dataset, sample_keys
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -303,4 +304,10 @@ def test_digits_without_their_packages(package, tmp_path, monkeypatch):
 
 
 def test_names():
-  assert dataset_names() == ('digits', 'synthetic', 'mosei_standin', 'cmu_mosei/aligned', 'cmu_mosei/unaligned')
+  names = dataset_names()
+  assert {'digits', 'cmu_mosi/unaligned', 'iemocap/six', 'folder'} < set(names)
+  for name in names:  # Every one can be imported, and has the configs it is listed with.
+    builder, _, config = name.partition('/')
+    made = builder_class(name)
+    assert made.name == builder
+    assert not config or config in [c.name for c in made.BUILDER_CONFIGS]

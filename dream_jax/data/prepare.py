@@ -21,7 +21,7 @@ from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 _DONOR = 32  # Stream of words; see `fills` for the others.
-_CHUNK = 1024  # Samples converted to float64 at a time.
+_CHUNK = 1024  # Samples converted at a time.
 _SMALLEST_STD = 1e-6
 
 
@@ -124,15 +124,18 @@ def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, 
     if modality.kind == 'tokens':
       outputs[modality.name] = np.where(inside, x, 0).astype(np.int32)
       continue
-    x = np.asarray(x, np.float32)
+    outputs[modality.name] = scaled = np.empty(x.shape, np.float32)
     frame_axes = tuple(range(1 + modality.has_length, x.ndim))
-    bad = ~np.isfinite(x).all(frame_axes, keepdims=True)
-    if bad.any():
-      x = np.where(bad, np.float32(0), x)
-    x = (x - statistics.mean[modality.name]) / statistics.std[modality.name]
-    if modality.has_length:
-      x[~inside] = 0.0
-    outputs[modality.name] = x
+    mean, std = statistics.mean[modality.name], statistics.std[modality.name]
+    for i in range(0, len(x), _CHUNK):  # No second copy of a data set that may fill half the memory.
+      part = np.asarray(x[i : i + _CHUNK], np.float32)
+      bad = ~np.isfinite(part).all(frame_axes, keepdims=True)
+      if bad.any():
+        part = np.where(bad, np.float32(0), part)
+      part = (part - mean) / std
+      if modality.has_length:
+        part[~inside[i : i + _CHUNK]] = 0.0
+      scaled[i : i + _CHUNK] = part
   return outputs
 
 

@@ -4,9 +4,12 @@ A builder states its spec once; `id`, one feature per modality, `<name>_length` 
 files on disk and the models' view of them cannot disagree.
 """
 
+import math
+
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dream_jax.data import memory
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec
 
@@ -33,6 +36,15 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Features beyond id, modalities, lengths and label; they arrive in `Split.extras`."""
     return {}
 
+  def require_memory(self, num_samples: int) -> None:
+    """Refuses a data set that could not be trained on: raw and standardised values are in memory together.
+
+    Raises:
+      UserError: too little memory for that many samples.
+    """
+    values = sum(math.prod(m.shape) for m in self.dataset_spec.modalities)
+    memory.require(2 * 4 * values * num_samples, f'training on {self.dataset_spec.name} ({num_samples} samples)')
+
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str | None:
     """Path of the user's source file in `manual_dir`, or None where the builder needs none.
 
@@ -47,12 +59,16 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return None
 
   @classmethod
-  def config_from_options(cls, name: str | None, options: dict) -> tfds.core.BuilderConfig | str | None:
-    """The TFDS config for `<dataset>/<name>` with the user's options.
+  def config_from_options(
+    cls, name: str | None, options: dict, folder: str | None = None
+  ) -> tfds.core.BuilderConfig | str | None:
+    """The TFDS config for `<dataset>/<name>` with the user's options and, where the data set takes one, folder.
 
     Raises:
-      UserError: unknown config name or option.
+      UserError: unknown config name or option, or a folder that this data set does not take.
     """
+    if folder is not None:
+      raise UserError(f"data set {cls.name} takes no folder; found {folder}: data.dir is for data.name='folder'")
     if options:
       raise UserError(f'data set {cls.name} takes no options; found {", ".join(sorted(options))}: remove them')
     known = [c.name for c in cls.BUILDER_CONFIGS]

@@ -1,8 +1,8 @@
 """Reads the feature files of MMSA (github.com/thuiar/MMSA), the form in which sentiment data sets are passed around.
 
 A file is a pickle `{'train'|'valid'|'test': {'id', 'text', 'audio', 'vision', 'regression_labels', ...}}`. Its arrays
-are checked here against the shapes a data set declares: files of different data sets bear the same name.
-Letters: N samples of a split, T time steps, D feature width.
+are checked here against the shapes a data set declares: files of different data sets bear the same name. Features stay
+in the file and are read row by row. Letters: N samples of a split, T time steps, D feature width.
 """
 
 import re
@@ -11,30 +11,42 @@ from typing import Any
 
 import numpy as np
 
+from dream_jax.data.builders.file_arrays import FileArray, StackedRows
 from dream_jax.data.builders.safe_pickle import load_arrays
 from dream_jax.errors import UserError
 
 SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
 _REQUIRED = ('id', 'text', 'audio', 'vision', 'regression_labels')
+# Labels of single modalities, which CH-SIMS has.
+UNIMODAL_LABELS = {'text': 'regression_labels_T', 'audio': 'regression_labels_A', 'vision': 'regression_labels_V'}
 _ID = re.compile(r'^(.+?)\$_\$(.+)$')
+_TEXTS = ('raw_text', 'annotations')
 
 
 def read_mmsa(
-  path: str, shapes: Mapping[str, tuple[int, int]], *, aligned: bool, label_range: tuple[float, float]
+  path: str,
+  shapes: Mapping[str, tuple[int, int]],
+  *,
+  aligned: bool,
+  label_range: tuple[float, float],
+  unimodal_labels: bool = False,
 ) -> dict[str, dict[str, Any]]:
-  """Checked content of an MMSA pickle: our split name -> key -> [N, ...] array or list, as in the file.
+  """Checked content of an MMSA pickle: our split name -> key -> [N, ...] array, as in the file.
 
   Args:
     path: the file.
     shapes: [T, D] of 'text', 'audio' and 'vision'.
     aligned: whether all modalities share the time steps of the text; else the file has lengths of audio and vision.
     label_range: (lowest, highest) regression label.
+    unimodal_labels: whether the file has to have the labels of single modalities, too.
 
   Raises:
     UserError: not such a file; the message says what was found and what was expected.
   """
   content = load_arrays(path)
   required = _REQUIRED if aligned else (*_REQUIRED, 'audio_lengths', 'vision_lengths')
+  if unimodal_labels:
+    required = (*required, *UNIMODAL_LABELS.values())
   if not isinstance(content, dict):
     raise UserError(f'{path} holds a {type(content).__name__}; expected a dict with the splits train, valid and test')
   splits = {}
@@ -45,13 +57,15 @@ def read_mmsa(
     missing = [key for key in required if key not in split]
     if missing:
       kind = 'aligned' if aligned else 'unaligned'
-      found = f'found {_keys(split)}'
+      found = f'found {_keys(split)}: is this the file of another data set?'
       raise UserError(f'{path}: split {theirs!r} lacks {", ".join(missing)}, which {kind} files have; {found}')
     splits[ours] = _checked(split, shapes, label_range, f'{path}: split {theirs!r}')
   return splits
 
 
-def samples(split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> Iterator[dict[str, Any]]:
+def samples(
+  split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]], *, unimodal_labels: bool = False
+) -> Iterator[dict[str, Any]]:
   """Samples of a split that `read_mmsa` returned: id, modalities [T, D] float32 and their lengths, label and extras.
 
   Values beyond the length are zero. NaN and infinities are left as they are.
@@ -72,7 +86,9 @@ def samples(split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> 
       sample |= {name: frames, f'{name}_length': length}
     sample['text_bert'] = np.zeros((3, shapes['text'][0]), np.int32) if bert is None else np.asarray(bert, np.int32)
     sample['raw_text'] = str(split['raw_text'][i]) if 'raw_text' in split else ''
-    sample['label_text'] = str(split['annotations'][i]) if 'annotations' in split else ''
+    sample['annotation'] = str(split['annotations'][i]) if 'annotations' in split else ''
+    if unimodal_labels:
+      sample |= {f'label_{name}': np.float32(split[key][i]) for name, key in UNIMODAL_LABELS.items()}
     yield sample
 
 
@@ -88,33 +104,41 @@ def _checked(split: dict[str, Any], shapes, label_range: tuple[float, float], wh
     twice = next(i for i in sorted(set(ids)) if ids.count(i) > 1)
     raise UserError(f'{where} has id {twice!r} more than once; expected every id once')
   expected = {name: (len(ids), *shape) for name, shape in shapes.items()}
-  expected['regression_labels'] = (len(ids),)
-  for optional in ('audio_lengths', 'vision_lengths', 'raw_text', 'annotations'):
+  for optional in ('audio_lengths', 'vision_lengths', *_TEXTS):
     if optional in split:
       expected[optional] = (len(ids),)
   if 'text_bert' in split:
     expected['text_bert'] = (len(ids), 3, shapes['text'][0])
+  labels = [key for key in ('regression_labels', *UNIMODAL_LABELS.values()) if key in split]
+  expected |= {key: (len(ids),) for key in labels}
   checked = dict(split, id=ids)
   for key, shape in expected.items():
-    values = split[key] if isinstance(split[key], np.ndarray) else _as_array(split[key], f'{where}: {key}')
-    if key == 'regression_labels' and values.shape == (len(ids), 1):
-      values = values[:, 0]
+    values = _as_array(split[key], f'{where}: {key}')
+    if len(shape) == 1:  # Small, and read by row often.
+      values = np.asarray(values)
+      values = values[:, 0] if key in labels and values.shape == (len(ids), 1) else values
     if values.shape != shape:
       question = 'is this the file of another data set?'
       raise UserError(f'{where}: {key} has shape {values.shape}; expected {shape}: {question}')
-    numeric = key not in ('raw_text', 'annotations')
-    if numeric and values.dtype.kind not in 'fiu':
+    if key not in _TEXTS and values.dtype.kind not in 'fiu':
       raise UserError(f'{where}: {key} holds {values.dtype}; expected numbers')
     checked[key] = values
-  labels = checked['regression_labels']
   low, high = label_range
-  if not (np.isfinite(labels).all() and labels.min() >= low - 1e-6 and labels.max() <= high + 1e-6):
-    raise UserError(f'{where}: regression_labels lie in [{labels.min()}, {labels.max()}]; expected [{low}, {high}]')
+  for key in labels:
+    values = checked[key]
+    if not (np.isfinite(values).all() and values.min() >= low - 1e-6 and values.max() <= high + 1e-6):
+      raise UserError(f'{where}: {key} lie in [{values.min()}, {values.max()}]; expected [{low}, {high}]')
   return checked
 
 
-def _as_array(values: Any, where: str) -> np.ndarray:
-  """A list as an array."""
+def _as_array(values: Any, where: str) -> np.ndarray | FileArray | StackedRows:
+  """What has a shape as it is; a list as an array, arrays of one shape in it unread."""
+  if isinstance(values, np.ndarray | FileArray):
+    return values
+  parts = values if isinstance(values, list) else []
+  arrays = [p for p in parts if isinstance(p, np.ndarray | FileArray) and p.shape]
+  if arrays and len(arrays) == len(parts) and len({(a.shape, a.dtype) for a in arrays}) == 1:
+    return StackedRows(arrays)
   try:
     return np.asarray(values)
   except ValueError as error:

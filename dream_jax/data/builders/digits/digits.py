@@ -80,8 +80,8 @@ class Digits(ModalityBuilder):
     )
 
   @classmethod
-  def config_from_options(cls, name, options):
-    super().config_from_options(name, {})
+  def config_from_options(cls, name, options, folder=None):
+    super().config_from_options(name, {}, folder)
     config = cast(DigitsConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
     if config.seed < 0:
       raise UserError(f'data option seed is {config.seed}; expected a whole number from 0')

@@ -66,8 +66,8 @@ class MoseiStandin(ModalityBuilder):
     return {'informativeness': tfds.features.Tensor(shape=(len(SHAPES),), dtype=np.float32)}
 
   @classmethod
-  def config_from_options(cls, name, options):
-    super().config_from_options(name, {})
+  def config_from_options(cls, name, options, folder=None):
+    super().config_from_options(name, {}, folder)
     config = cast(MoseiStandinConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
     if min(config.train, config.validation, config.test) < 1:
       sizes = f'{config.train}, {config.validation}, {config.test}'

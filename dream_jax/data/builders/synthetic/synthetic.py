@@ -92,8 +92,8 @@ class Synthetic(ModalityBuilder):
     return {'informativeness': tfds.features.Tensor(shape=(len(self.own_config.modalities),), dtype=np.float32)}
 
   @classmethod
-  def config_from_options(cls, name, options):
-    super().config_from_options(name, {})
+  def config_from_options(cls, name, options, folder=None):
+    super().config_from_options(name, {}, folder)
     config = cast(SyntheticConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
     config.check()
     return config

@@ -1,0 +1,1 @@
+"""CH-SIMS from MMSA's files: see `ch_sims.py`."""

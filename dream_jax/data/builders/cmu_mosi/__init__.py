@@ -1,0 +1,1 @@
+"""CMU-MOSI from MMSA's files: see `cmu_mosi.py`."""

@@ -1,0 +1,239 @@
+"""The pickle reader: arrays come back bit by bit and mostly unread; whatever else a pickle asks for is refused."""
+
+import os
+import pickle
+import pickletools
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from dream_jax.data import memory
+from dream_jax.data.builders.file_arrays import FileArray
+from dream_jax.data.builders.safe_pickle import load_arrays
+from dream_jax.errors import UserError
+
+
+def write(folder, content, protocol=4):
+  path = folder / 'file.pkl'
+  path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, protocol=protocol))
+  return str(path)
+
+
+def refusal(folder, content):
+  with pytest.raises(UserError) as caught:
+    load_arrays(write(folder, content))
+  assert '\n' not in str(caught.value)
+  return str(caught.value)
+
+
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+def test_every_protocol_of_arrays_and_strings_is_read(protocol, tmp_path):
+  content = {
+    'f': np.arange(6.0).reshape(2, 3),
+    'order': np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
+    'names': np.array(['a', 'b']),
+    'objects': np.array(['x', 'yy'], dtype=object),
+    'scalar': np.float64(2.5),
+    'bytes': b'\x00\xff',
+    'list': [1, 2.5, 'c', None, True, (1, {2})],
+  }
+  read = load_arrays(write(tmp_path, content, protocol))
+  assert read.keys() == content.keys()
+  assert read['list'] == content['list']
+  assert read['scalar'] == 2.5
+  assert read['bytes'] == content['bytes']
+  for key in ('f', 'order', 'names', 'objects'):
+    np.testing.assert_array_equal(read[key], content[key])
+
+
+class Payload:
+  """Pickles as a call of `function`; one with a fifth argument, as an array does, has that as its state."""
+
+  def __init__(self, function, *args):
+    self.function, self.args = function, args
+
+  def __reduce__(self):
+    return (self.function, self.args[:3], self.args[3]) if len(self.args) == 4 else (self.function, self.args)
+
+
+def test_payloads_are_refused_by_name_and_not_run(tmp_path):
+  trace = tmp_path / 'trace'
+  for payload, name in (
+    (Payload(os.system, f'touch {trace}'), 'posix.system'),
+    (Payload(eval, f"open('{trace}', 'w')"), 'builtins.eval'),
+    (Payload(getattr, 'text', 'upper'), 'builtins.getattr'),
+  ):
+    for content in (payload, {'train': {'id': [payload]}}, np.array([payload], dtype=object)):
+      message = refusal(tmp_path, content)
+      assert f'asks for {name}' in message
+      assert 'nothing of it was run' in message
+      assert not trace.exists()
+  pickle.loads(pickle.dumps(Payload(os.system, f'touch {trace}')))
+  assert trace.exists()  # The payload works where it is not refused.
+
+
+class Harmless:
+  """A class of the user's own: its instances are no data either."""
+
+
+@pytest.mark.parametrize('protocol', range(6))
+def test_instances_of_any_class_are_refused(protocol, tmp_path):
+  assert 'Harmless' in refusal(tmp_path, pickle.dumps({'train': Harmless()}, protocol=protocol)) or protocol < 2
+
+
+def test_dotted_names_do_not_reach_further(tmp_path):
+  # Protocol 4 looks up dotted names: numpy.ndarray.__class__ must not pass for numpy.ndarray.
+  for module, name in (('numpy', 'ndarray.__class__'), ('builtins', 'str.join'), ('os', 'system')):
+    program = b'\x80\x04' + b''.join(b'\x8c' + bytes([len(s)]) + s.encode() for s in (module, name)) + b'\x93.'
+    assert f'asks for {module}.{name}' in refusal(tmp_path, program)
+
+
+def test_object_arrays_and_foreign_codecs_are_refused(tmp_path):
+  assert 'array of Python objects' in refusal(tmp_path, {'train': [np.array([1, 'a'], dtype=object)]})
+  program = b'\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.'
+  assert "encoding 'rot13'" in refusal(tmp_path, program)
+
+
+def test_structured_arrays_are_refused(tmp_path):
+  assert 'numpy.dtype' in refusal(tmp_path, np.zeros(3, [('a', 'f4'), ('b', 'i4')]))
+  assert 'numpy.dtype' in refusal(tmp_path, np.zeros(3, 'datetime64[s]'))
+
+
+@pytest.mark.parametrize(
+  'program',
+  [
+    b'cbuiltins\nbytes\n(J\xff\xff\xff\x7ftR.',  # bytes(2**31 - 1): zeros without end
+    b'cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.',
+    b'\x80\x04\x8e' + struct.pack('<Q', 1 << 60) + b'ab.',  # a string longer than the file
+    b'\x80\x04\x95' + struct.pack('<Q', 1 << 60) + b'\x8e' + struct.pack('<Q', 1 << 59) + b'.',  # in a frame
+    b'cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.',
+    b'cbuiltins\nset\n}X\x01\x00\x00\x00ai}b.',  # a state for something that has none
+  ],
+)
+def test_hostile_sizes_and_states_are_refused(program, tmp_path):
+  tracemalloc.start()
+  try:
+    refusal(tmp_path, program)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+  finally:
+    tracemalloc.stop()
+
+
+def test_the_reader_itself_cannot_be_changed(tmp_path):
+  # BUILD with a state sets attributes; on a class that the reader uses it would change every later reading.
+  program = b'\x80\x02cnumpy\nndarray\nN}X\x09\x00\x00\x00set_stateNs\x86b.'
+  assert 'a state for type' in refusal(tmp_path, program)
+  array = np.arange(4.0)
+  np.testing.assert_array_equal(load_arrays(write(tmp_path, array)), array)
+
+
+def test_nesting_that_repeats_itself_is_read_once(tmp_path):
+  content = [np.arange(3)]
+  for _ in range(60):
+    content = [content, content]  # 2^60 paths, 60 lists
+  found = load_arrays(write(tmp_path, content))
+  assert found[0] is found[1]
+  circular = {}
+  circular['self'] = circular
+  again = load_arrays(write(tmp_path, circular))
+  assert again['self'] is again
+
+
+@pytest.mark.parametrize('change', [(3, 6), (2, 2), (-1, 5), (10**12,), (5.0,)])
+def test_shapes_that_do_not_fit_the_bytes_are_refused(change, tmp_path):
+  for count in (10, 10_000):  # Loaded at once, and left in the file.
+    state = (1, change, np.dtype('f8'), False, bytes(8 * count))
+    message = refusal(tmp_path, Payload(np._core.multiarray._reconstruct, np.ndarray, (0,), b'b', state))
+    assert 'array' in message
+
+
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+@pytest.mark.parametrize('kind', ['f8', '>f4', 'i8', 'U9', 'fortran', 'read-only', 'empty', 'latin'])
+def test_large_arrays_come_back_bit_by_bit(protocol, kind, tmp_path):
+  rng = np.random.default_rng(0)
+  array = rng.integers(-(2**62), 2**62, (700, 5, 3))
+  if kind in ('f8', '>f4'):
+    array = rng.standard_normal((700, 5, 3)).astype(kind)
+  elif kind == 'U9':
+    array = np.array([f'name {i}' for i in range(9000)])
+  elif kind == 'fortran':
+    array = np.asfortranarray(array)
+  elif kind == 'read-only':
+    array.flags.writeable = False
+  elif kind == 'empty':
+    array = array[:0]
+  elif kind == 'latin':  # Bytes that take one and two bytes of UTF-8, cut at every place.
+    array = (np.arange(60_000) * 7 % 256).astype(np.uint8)
+  read = load_arrays(write(tmp_path, {'a': [array, array], 'b': 'after'}, protocol))
+  assert read['b'] == 'after'
+  assert read['a'][0] is read['a'][1]
+  found = read['a'][0]
+  assert found.shape == array.shape
+  np.testing.assert_array_equal(np.asarray(found), array)
+  if len(array):
+    np.testing.assert_array_equal(found[3], array[3])
+    np.testing.assert_array_equal(found[5:9], array[5:9])
+  assert isinstance(found, FileArray) == (kind not in ('fortran', 'empty') and protocol > 2)
+
+
+def test_large_arrays_are_not_loaded(tmp_path):
+  path = write(tmp_path, {'a': np.zeros((1000, 5000))})
+  tracemalloc.start()
+  read = load_arrays(path)
+  row = read['a'][17]
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert row.shape == (5000,)
+  assert peak < 1_000_000  # Of 40 MB.
+
+
+def test_what_must_be_loaded_is_refused_where_memory_is_short(tmp_path, monkeypatch):
+  monkeypatch.setattr(memory, 'available_bytes', lambda: 1_000_000)
+  array = np.zeros((1000, 500))
+  assert isinstance(load_arrays(write(tmp_path, array)), FileArray)
+  with pytest.raises(UserError, match=r'reading .*file.pkl needs 4.0 MB of memory; 1.0 MB are available'):
+    load_arrays(write(tmp_path, np.asfortranarray(array)))
+  with pytest.raises(UserError, match=r'needs 4.0 MB'):
+    load_arrays(write(tmp_path, array, protocol=2))
+
+
+def test_strings_of_python_2_are_arrays_too(tmp_path):
+  array = np.arange(5000, dtype='<i8') * 977
+  modern = pickle.dumps(array, protocol=2)
+  text = array.tobytes().decode('latin1')
+  # Python 2 wrote the bytes as they are (opcode T), without _codecs.encode.
+  encoded = [(op.name, arg, pos) for op, arg, pos in pickletools.genops(modern)]
+  assert any(arg == text for _, arg, _ in encoded)
+  state = (1, (5000,), np.dtype('<i8'), False, 'PLACE')
+  plain = pickle.dumps(Payload(np._core.multiarray._reconstruct, np.ndarray, (0,), b'b', state), protocol=2)
+  place = pickle.dumps('PLACE', protocol=2)[2:-3]
+  assert plain.count(place) == 1
+  old = plain.replace(place, b'T' + struct.pack('<i', array.nbytes) + array.tobytes())
+  np.testing.assert_array_equal(np.asarray(load_arrays(write(tmp_path, old))), array)
+
+
+@pytest.mark.parametrize('share', [0.0, 0.01, 0.3, 0.9, 0.99999])
+def test_truncated_files(share, tmp_path):
+  data = pickle.dumps({'a': np.zeros((100, 100)), 'b': ['text'] * 5})
+  message = refusal(tmp_path, data[: int(len(data) * share)])
+  assert 'cannot be read as a pickle' in message
+  assert 'fetch it again' in message
+
+
+def test_no_damage_to_a_file_runs_or_crashes_anything(tmp_path):
+  content = {'train': {'id': ['a', 'b'], 'x': np.arange(6.0).reshape(2, 3), 'n': np.float32(1.5)}}
+  rng = np.random.default_rng(0)
+  for protocol in (2, 4):
+    data = np.frombuffer(pickle.dumps(content, protocol=protocol), np.uint8)
+    for _ in range(400):
+      damaged = data.copy()
+      places = rng.integers(0, len(data), rng.integers(1, 4))
+      damaged[places] = rng.integers(0, 256, len(places))
+      message = ''
+      try:
+        load_arrays(write(tmp_path, damaged.tobytes()))
+      except UserError as error:  # Any other exception fails the test.
+        message = str(error)
+      assert '\n' not in message
