@@ -1,0 +1,1 @@
+"""Spoken and written digits as spectrograms and images: see `av_digits.py`."""

@@ -1,0 +1,1 @@
+"""CMU-MOSI as utterance features: see `mosi_utterance.py`."""

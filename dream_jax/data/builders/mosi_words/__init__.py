@@ -1,0 +1,1 @@
+"""CMU-MOSI aligned to words: see `mosi_words.py`."""
