@@ -8,6 +8,7 @@ Dimension letters: S seeds, K steps a call, B batch.
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -105,7 +106,8 @@ class Trainer:
     self._scale = label_scale(prepared)
     self.seeds = put(np.asarray(recipe.seeds, np.uint32), sharding(programs.mesh, 'seed'))
 
-  def _batches(self, start_step: int):
+  def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
+    """Superbatches of the pipeline, from a step on."""
     return train_batches(
       self.prepared,
       inject=self.inject,
@@ -191,7 +193,7 @@ class Trainer:
     end = s.num_steps if max_steps is None else min(max_steps, s.num_steps)
     saved = time.monotonic()
     pending: list[tuple[int, dict[str, jax.Array]]] = []
-    batches = device_prefetch(self._batches(step), self.put_batch) if step < end else iter(())
+    batches = device_prefetch(self.batches(step), self.put_batch) if step < end else iter(())
     for batch in batches:
       state, terms = self.programs.call(state, batch, self.seeds)
       step += s.per_call
