@@ -15,8 +15,6 @@ audio only; `--config.data.options.task` is 'binary', 'regression' or 'multiclas
 from dream_jax.default_config import get_default
 from dream_jax.errors import UserError
 
-_UTTERANCE = {'utterance': 'clean', 'bclstm': 'bclstm', 'official': 'official'}
-
 
 def get_config(variant: str = ''):
   """The config; `variant` is '' or 'aligned', 'unaligned', 'utterance', 'bclstm' or 'official'."""
@@ -32,14 +30,15 @@ def get_config(variant: str = ''):
     config.train.epochs = 40
     config.train.num_evals = 10
     config.train.validation_draws = 2
-  elif variant in _UTTERANCE:
+  elif variant in ('utterance', 'bclstm', 'official'):
     config.name = f'mosi_{variant}'
-    config.data.name = f'mosi_utterance/{_UTTERANCE[variant]}'
+    config.data.name = f'mosi_utterance/{"clean" if variant == "utterance" else variant}'
     config.data.options.task = 'binary'
     config.data.options.text = 'minilm'
     config.num_seeds = 10
     config.protocols = ('modality/zeros', 'modality/noise', 'subset/zeros', 'imbalanced/zeros')
   else:
-    known = ', '.join(('aligned', 'unaligned', *_UTTERANCE))
-    raise UserError(f'configs/mosi.py has no variant {variant!r}; expected one of {known}')
+    raise UserError(
+      f'configs/mosi.py has no variant {variant!r}; expected aligned, unaligned, utterance, bclstm or official'
+    )
   return config

@@ -36,7 +36,20 @@ def _variants(path):
 
 _CONFIGS = [f'{p}:{v}' if v else str(p) for p in sorted((_ROOT / 'configs').glob('*.py')) for v in _variants(p)]
 
+
 # Shapes like those of the data sets, written down here so that nothing is downloaded or prepared.
+def _vectors(name, widths, task, num_outputs):
+  names = ('text', 'audio', 'vision')
+  modalities = tuple(ModalitySpec(n, 'vector', (w,)) for n, w in zip(names, widths, strict=True))
+  return DatasetSpec(name, modalities, task, num_outputs, 'real')
+
+
+def _sequences(name, widths, highest):
+  names = ('text', 'audio', 'vision')
+  modalities = tuple(ModalitySpec(n, 'sequence', (50, w)) for n, w in zip(names, widths, strict=True))
+  return DatasetSpec(name, modalities, 'regression', 1, 'real', label_range=(-highest, highest))
+
+
 _SPECS = {
   'digits': DatasetSpec(
     'digits',
@@ -48,18 +61,12 @@ _SPECS = {
   'synthetic': DatasetSpec(
     'synthetic', tuple(ModalitySpec(f'm{i}', 'sequence', (6, 8)) for i in range(4)), 'multiclass', 5, 'synthetic'
   ),
-  'mosei': DatasetSpec(
-    'mosei',
-    (
-      ModalitySpec('text', 'sequence', (50, 768)),
-      ModalitySpec('audio', 'sequence', (50, 74)),
-      ModalitySpec('vision', 'sequence', (50, 35)),
-    ),
-    'regression',
-    1,
-    'real',
-    label_range=(-3.0, 3.0),
-  ),
+  'mosei': _sequences('mosei', (768, 74, 35), 3.0),
+  'cmu_mosi': _sequences('cmu_mosi', (768, 5, 20), 3.0),
+  'ch_sims': _sequences('ch_sims', (768, 33, 709), 1.0),
+  'mosi_utterance': _vectors('mosi_utterance', (384, 73, 100), 'binary', 1),
+  'iemocap': _vectors('iemocap', (1024, 512, 1024), 'multiclass', 4),
+  'folder': _vectors('folder', (3, 4, 5), 'multiclass', 3),
 }
 
 
@@ -69,7 +76,7 @@ def _spec_of(recipe):
 
 def test_variants_are_found():
   names = [Path(c).name for c in _CONFIGS]
-  assert {'digits.py', 'digits.py:quick', 'synthetic.py'} <= set(names)
+  assert {'digits.py', 'digits.py:quick', 'synthetic.py', 'mosi.py:utterance', 'iemocap.py:six'} <= set(names)
 
 
 @pytest.mark.parametrize('config', _CONFIGS, ids=lambda c: Path(c).name)

@@ -1,5 +1,6 @@
 """The pickle reader: arrays come back bit by bit and mostly unread; whatever else a pickle asks for is refused."""
 
+import collections
 import os
 import pickle
 import pickletools
@@ -46,6 +47,16 @@ def test_every_protocol_of_arrays_and_strings_is_read(protocol, tmp_path):
   assert read['bytes'] == content['bytes']
   for key in ('f', 'order', 'names', 'objects'):
     np.testing.assert_array_equal(read[key], content[key])
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_dictionaries_of_other_kinds_are_dictionaries(protocol, tmp_path):
+  grouped = collections.defaultdict(list, a=[1, 2])
+  ordered = collections.OrderedDict([('y', np.arange(3)), ('x', 1)])
+  read = load_arrays(write(tmp_path, [grouped, ordered], protocol))
+  assert [type(part) for part in read] == [dict, dict]
+  assert read[0] == {'a': [1, 2]}
+  assert list(read[1]) == ['y', 'x']
 
 
 class Payload:

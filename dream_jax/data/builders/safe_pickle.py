@@ -132,6 +132,11 @@ def _encode(text: Any, encoding: Any = 'latin1') -> Any:
   return _Bytes(text.offset, text.size, encoded=True) if isinstance(text, _Bytes) else text.encode('latin1')
 
 
+def _dict(*arguments: Any) -> dict:
+  """Stands for `OrderedDict` and `defaultdict`; the entries follow, or come as a list of pairs from Python 2."""
+  return dict(arguments[-1]) if arguments and isinstance(arguments[-1], list) else {}
+
+
 def _bytes(content: Any = b'', *unused: Any) -> bytes:
   """Stands for `bytes` and `bytearray`, which given a number would make as many zeros."""
   if unused or not isinstance(content, bytes | bytearray):
@@ -143,13 +148,15 @@ _ALLOWED: dict[tuple[str, str], Any] = {
   ('numpy', 'ndarray'): _Array,
   ('numpy', 'dtype'): _DType,
   ('_codecs', 'encode'): _encode,
+  ('collections', 'OrderedDict'): _dict,
+  ('collections', 'defaultdict'): _dict,
 }
 for _core in _NUMPY:
   _ALLOWED[f'{_core}.multiarray', '_reconstruct'] = _reconstruct
   _ALLOWED[f'{_core}.multiarray', 'scalar'] = _scalar
   _ALLOWED[f'{_core}.numeric', '_frombuffer'] = _from_buffer
 for _builtins in ('builtins', '__builtin__'):
-  for _type in (set, frozenset, complex):
+  for _type in (set, frozenset, complex, list, dict):
     _ALLOWED[_builtins, _type.__name__] = _type
   for _name in ('bytes', 'bytearray'):
     _ALLOWED[_builtins, _name] = _bytes

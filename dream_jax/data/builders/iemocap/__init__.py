@@ -1,0 +1,1 @@
+"""IEMOCAP from the feature files of earlier work: see `iemocap.py`."""
