@@ -101,7 +101,8 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
   if seed is not None and seed not in recipe.seeds:
     raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
   facts = workdirs.read_method(workdir, name).facts
-  index = int(np.argmax(facts['validation_score'])) if seed is None else recipe.seeds.index(seed)
+  scores = np.reshape(facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
+  index = int(np.argmax(scores)) if seed is None else recipe.seeds.index(seed)
   with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
     found = checkpoints.restore_best()
   if found is None:

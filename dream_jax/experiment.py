@@ -166,6 +166,10 @@ def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> d
     method, finished = find_method(name), workdirs.read_method(workdir, name)
     for row in finished.rows:
       rows[row.name] = row
+      facts = dict(finished.facts)
+      if method.model == 'unimodal':  # A row of each modality; each was selected by itself.
+        for fact in ('best_step', 'validation_score'):
+          facts[fact] = [values[spec.index(row.name)] for values in facts[fact]]
       methods[row.name] = {
         'title': row.title,
         'method': name,
@@ -175,7 +179,7 @@ def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> d
         'train_regime': _regime(method, recipe),
         'protocols': row.protocols,
         'contribution': row.contribution,
-        **finished.facts,
+        **facts,
       }
   return {
     'schema_version': 1,

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from dream_jax import losses
 from dream_jax.data.prepare import Prepared
 from dream_jax.models.baselines.concat import ORACLE_MASK
+from dream_jax.models.baselines.late import owners
 from dream_jax.models.registry import Method, build
 from dream_jax.parallel.mesh import check_divides, make_mesh, sharding
 from dream_jax.predict import Predictor
@@ -82,7 +83,9 @@ def compile_programs(method: Method, recipe: Recipe, prepared: Prepared, *, num_
   seeds = jax.ShapeDtypeStruct((recipe.num_seeds,), jnp.uint32, sharding=by_seed)
 
   sample = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in _inputs(spec, oracle).items()}
-  create = jax.jit(lambda s: create_state(model, optimizer, sample, s), out_shardings=where).lower(seeds)
+  separate = method.model == 'unimodal'  # M models side by side, each selected by itself.
+  score_shape = (spec.num_modalities,) if separate else ()
+  create = jax.jit(lambda s: create_state(model, optimizer, sample, s, score_shape), out_shardings=where).lower(seeds)
   abstract = create.out_info
   spread = jax.tree.map(lambda x: by_seed, abstract).replace(step=alone)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, spread)
@@ -92,8 +95,9 @@ def compile_programs(method: Method, recipe: Recipe, prepared: Prepared, *, num_
     out_shardings=(where, alone),
   )
   batch = _abstract_batch(spec, recipe, mesh, per_call, with_clean=with_clean, oracle=oracle)
-  score = jax.ShapeDtypeStruct(seeds.shape, jnp.float32, sharding=by_seed)
-  select = jax.jit(select_best, donate_argnums=0, out_shardings=where)
+  score = jax.ShapeDtypeStruct(seeds.shape + score_shape, jnp.float32, sharding=by_seed)
+  owner = owners(spec, abstract.params) if separate else None
+  select = jax.jit(lambda state, s: select_best(state, s, owner), donate_argnums=0, out_shardings=where)
   return Programs(
     create=create.compile(compiler_options=options),
     call=call.lower(abstract, batch, seeds).compile(compiler_options=options),

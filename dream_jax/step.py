@@ -29,8 +29,8 @@ class TrainState:
     average: running average of the parameters: what is validated, selected and used.
     opt_state: state of the optimizer.
     best_params: parameters of the best validation score so far.
-    best_score: float32 [S], higher is better.
-    best_step: int32 [S], the step it was reached at.
+    best_score: float32 [S], higher is better; [S, M] where M models of one modality each train side by side.
+    best_step: int32, of the same shape, the step it was reached at.
   """
 
   step: jax.Array
@@ -57,7 +57,11 @@ def seed_key(seed: jax.Array, stream: int) -> jax.Array:
 
 
 def create_state(
-  model: Any, optimizer: optax.GradientTransformation, inputs: dict[str, Any], seeds: jax.Array
+  model: Any,
+  optimizer: optax.GradientTransformation,
+  inputs: dict[str, Any],
+  seeds: jax.Array,
+  score_shape: tuple[int, ...] = (),
 ) -> TrainState:
   """The state before the first step: every seed with an initialisation of its own.
 
@@ -66,6 +70,7 @@ def create_state(
     optimizer: whose state is made.
     inputs: any batch of inputs, for shapes.
     seeds: uint32 [S].
+    score_shape: of one seed's validation score: (M,) where every modality is a model of its own.
   """
 
   def params_of(seed):
@@ -78,8 +83,8 @@ def create_state(
     average=params,
     opt_state=jax.vmap(optimizer.init)(params),
     best_params=params,
-    best_score=jnp.full(seeds.shape, -jnp.inf, jnp.float32),
-    best_step=jnp.zeros(seeds.shape, jnp.int32),
+    best_score=jnp.full(seeds.shape + score_shape, -jnp.inf, jnp.float32),
+    best_step=jnp.zeros(seeds.shape + score_shape, jnp.int32),
   )
 
 
@@ -124,21 +129,25 @@ def train_call(
   return state, jax.tree.map(lambda x: x.mean(0), terms)
 
 
-def select_best(state: TrainState, score: jax.Array) -> TrainState:
+def select_best(state: TrainState, score: jax.Array, owner: Any = None) -> TrainState:
   """The state after a reading of the validation set: each seed keeps its best parameters, the later of equals.
 
   Args:
     state: leading axis S.
-    score: float32 [S], higher is better; NaN never wins.
+    score: float32 [S], or [S, M] for M separate models; higher is better, NaN never wins.
+    owner: for M separate models, a tree like the parameters: which of them a leaf belongs to, -1 for a leaf [S, M, ...]
+      that holds a part of each.
   """
   better = score >= state.best_score
 
-  def keep(new, old):
-    return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
+  def keep(new, old, index):
+    mine = better if index < 0 else better[:, index]
+    return jnp.where(mine.reshape(mine.shape + (1,) * (new.ndim - mine.ndim)), new, old)
 
+  owner = jax.tree.map(lambda _: -1, state.average) if owner is None else owner
   return dataclasses.replace(
     state,
-    best_params=jax.tree.map(keep, state.average, state.best_params),
+    best_params=jax.tree.map(keep, state.average, state.best_params, owner),
     best_score=jnp.where(better, score, state.best_score),
     best_step=jnp.where(better, state.step, state.best_step),
   )

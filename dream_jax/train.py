@@ -38,8 +38,8 @@ class Trained:
 
   Attributes:
     params: selected parameters, leading axis S, on the host.
-    best_step: [S], the step they are from.
-    best_score: [S], their validation score.
+    best_step: [S], the step they are from; [S, M] for single modalities, each selected by itself.
+    best_score: of the same shape, their validation score.
     compile_seconds: time spent compiling.
     train_seconds: time spent training and validating, compilation apart.
   """
@@ -131,12 +131,12 @@ class Trainer:
   def validate(self, params: Any) -> np.ndarray:
     """Validation score of every seed, [S], higher is better: the primary metric under the missingness of training.
 
-    Regression is judged by minus the mean absolute error.
+    Regression is judged by minus the mean absolute error. Single modalities have a score each, [S, M].
     """
     spec, split = self.prepared.spec, self.prepared.splits['validation']
     higher = primary_metric(spec)[1]
     draws = self.recipe.train.validation_draws if self.method.inject else 1
-    total = np.zeros(self.recipe.num_seeds)
+    total = np.zeros(self.programs.abstract_state.best_score.shape)
     for draw in range(draws):
       outputs = self.programs.predictor.split(
         params, split, missing=self.inject, seed=self.recipe.seed + draw, only=self._selection_output()
@@ -148,12 +148,12 @@ class Trainer:
   def _selection_output(self) -> tuple[str, ...]:
     return ('unimodal_predictions',) if self.method.model == 'unimodal' else ('prediction',)
 
-  def _score(self, outputs: dict[str, np.ndarray], seed: int, label: np.ndarray) -> float:
+  def _score(self, outputs: dict[str, np.ndarray], seed: int, label: np.ndarray) -> np.ndarray:
     spec = self.prepared.spec
-    if self.method.model == 'unimodal':  # All single-modality models train side by side; their mean selects.
-      each = outputs['unimodal_predictions'][seed]
-      return float(np.mean([sample_scores(spec, each[:, m], label).mean() for m in range(spec.num_modalities)]))
-    return float(sample_scores(spec, outputs['prediction'][seed], label).mean())
+    if self.method.model == 'unimodal':
+      each = np.moveaxis(outputs['unimodal_predictions'][seed], 1, 0)
+      return np.array([sample_scores(spec, prediction, label).mean() for prediction in each])
+    return sample_scores(spec, outputs['prediction'][seed], label).mean()
 
   def run(self, workdir: str, *, max_steps: int | None = None) -> Trained:
     """Trains to the end of the schedule, or continues from the latest checkpoint.
@@ -204,7 +204,7 @@ class Trainer:
       if step % s.eval_every == 0:
         score = self.validate(state.average)
         self._write(writer, pending)
-        writer.write(step, {'validation_score': score})
+        writer.write(step, {'validation_score': score.reshape(len(score), -1).mean(1)})
         state = self.programs.select(state, put(score, sharding(self.programs.mesh, 'seed')))
         progress.update(step, f'validation {score.mean():.4f}')
         if step < end and time.monotonic() - saved >= self.recipe.train.checkpoint_seconds:

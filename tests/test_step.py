@@ -9,7 +9,9 @@ import optax
 import pytest
 from small_runs import jit, optax_promotes, small_recipe, small_spec  # noqa: F401
 
-from dream_jax.models.registry import METHODS, find_method
+from dream_jax.api import empty_inputs
+from dream_jax.models.baselines.late import owners
+from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.programs import program_key
 from dream_jax.step import TrainState, select_best, train_call
 
@@ -92,6 +94,34 @@ def test_later_of_equal_readings_wins_and_nan_never():
   chosen = select_best(before, jnp.asarray([0.5, 0.4, jnp.nan]))
   np.testing.assert_array_equal(chosen.best_step, [9, 1, 1])
   np.testing.assert_array_equal(chosen.best_params['w'][:, 0], [0.0, -1.0, -1.0])
+
+
+def test_separate_models_are_selected_by_themselves():
+  spec = small_spec()
+  m = spec.num_modalities
+  model = build(find_method('unimodal'), spec, small_recipe().model)
+  params = jax.eval_shape(lambda: model.init(jax.random.key(0), empty_inputs(spec, 1), train=False)['params'])
+  owner = owners(spec, params)
+  assert set(jax.tree.leaves(owner)) == {-1, *range(m)}
+  full = jax.tree.map(lambda x: jnp.ones((2, *x.shape)), params)
+  before = _state(
+    step=jnp.asarray(7, jnp.int32),
+    average=full,
+    best_params=jax.tree.map(jnp.zeros_like, full),
+    best_score=jnp.full((2, m), 0.5),
+    best_step=jnp.zeros((2, m), jnp.int32),
+  )
+  score = np.full((2, m), 0.4, np.float32)
+  score[0, 1] = score[1, 2] = 0.6
+  after = select_best(before, jnp.asarray(score), owner)
+  np.testing.assert_array_equal(after.best_step, np.where(score > 0.5, 7, 0))
+  # What a modality predicts depends on its own selection alone.
+  for seed, chosen in ((0, 1), (1, 2)):
+    for i, name in enumerate(spec.names):
+      mine = jax.tree.leaves(after.best_params['encoders'][name])
+      mine += [x[:, i] for x in jax.tree.leaves(after.best_params['heads'])]
+      assert {float(x[seed].min()) for x in mine} == {float(i == chosen)}
+      assert {float(x[seed].max()) for x in mine} == {float(i == chosen)}
 
 
 def test_programs_are_shared_by_methods_that_differ_in_their_data_and_by_no_others():

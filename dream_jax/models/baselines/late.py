@@ -1,5 +1,7 @@
 """Late averaging: one model a modality and the mean of what they say; a strong control under missing modalities."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,16 @@ from dream_jax.models.layers import SlotDense, SlotHeads
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.sizes import Sizes
 from dream_jax.spec import DatasetSpec
+
+
+def owners(spec: DatasetSpec, params: Any) -> Any:
+  """Which modality each parameter of `SeparateHeads` belongs to: its index, or -1 for the heads, an axis M of all."""
+  indices = {name: i for i, name in enumerate(spec.names)}
+
+  def owner(path, _):
+    return indices[path[1].key] if path[0].key == 'encoders' else -1
+
+  return jax.tree_util.tree_map_with_path(owner, params)
 
 
 class SeparateHeads(nn.Module):
