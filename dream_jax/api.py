@@ -55,7 +55,9 @@ def make_apply(config: Any, *, spec: DatasetSpec | None = None) -> Apply:
     from dream_jax.data.datasets import load_dataset
 
     data = recipe.data
-    spec = load_dataset(data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, options=data.options).spec
+    spec = load_dataset(
+      data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
+    ).spec
   model = build(find_method(recipe.model.name), spec, recipe.model)
 
   def apply(params: Any, inputs: Inputs, *, train: bool = False, rngs: Any = None) -> Outputs:

@@ -72,6 +72,7 @@ def evaluate(config: Any, workdir: str) -> None:
     raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
   check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
   prepared = load_prepared(recipe)
+  workdirs.check_data(workdir, prepared)
   compiled: dict[Any, Programs] = {}
   for name in recipe.methods:
     method = find_method(name)

@@ -11,7 +11,15 @@ from dream_jax.models.registry import find_method
 from dream_jax.settings import from_config
 
 # Fields that change how a run is executed, not what it computes: a workdir may be continued with other values.
-EXECUTION_FIELDS = ('data.tfds_dir', 'data.manual_dir', 'parallel', 'train.checkpoint_seconds', 'train.eval_batch_size')
+# Where data lie is of that kind; what they are is compared by itself.
+EXECUTION_FIELDS = (
+  'data.tfds_dir',
+  'data.manual_dir',
+  'data.dir',
+  'parallel',
+  'train.checkpoint_seconds',
+  'train.eval_batch_size',
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Files of a workdir beside checkpoints and logs: what a finished method found, and what a predictor needs."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -80,7 +81,12 @@ def read_method(workdir: str, method: str) -> Finished:
 
 
 def write_predictor_parts(workdir: str, prepared: Prepared) -> None:
-  """Stores the spec, the statistics and the scale of labels; files that are there already stay."""
+  """Stores the spec, the statistics and the scale of labels; files that are there already stay.
+
+  Raises:
+    UserError: the workdir belongs to other data.
+  """
+  check_data(workdir, prepared)
   folder = Path(workdir)
   if not (folder / 'statistics.npz').exists():
     statistics = prepared.statistics
@@ -89,7 +95,36 @@ def write_predictor_parts(workdir: str, prepared: Prepared) -> None:
     _write_npz(folder / 'statistics.npz', arrays)
   if not (folder / 'spec.json').exists():
     scale = dataclasses.asdict(label_scale(prepared))
-    write_json(folder / 'spec.json', {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale})
+    content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': _fingerprint(prepared)}
+    write_json(folder / 'spec.json', content)
+
+
+def check_data(workdir: str, prepared: Prepared) -> None:
+  """Refuses data that changed since the workdir was made: results of both would stand in one table.
+
+  Raises:
+    UserError: they did.
+  """
+  try:
+    made_with = json.loads((Path(workdir) / 'spec.json').read_text(encoding='utf-8')).get('data')
+  except (OSError, ValueError, AttributeError):
+    return  # Nothing to compare with; damage is told by whoever needs the file.
+  if made_with is not None and made_with != _fingerprint(prepared):
+    raise UserError(
+      f'{workdir} was made with other data: samples, labels or values of {prepared.spec.name} have changed since; '
+      'choose another --workdir, or bring the old data back'
+    )
+
+
+def _fingerprint(prepared: Prepared) -> str:
+  """Of ids and labels of all samples, and of the statistics of the training values."""
+  digest = hashlib.sha256()
+  for name, split in prepared.splits.items():
+    digest.update(f'{name}:{len(split)}'.encode() + split.keys.tobytes() + split.label.tobytes())
+  for part in (prepared.statistics.mean, prepared.statistics.std):
+    for name, values in part.items():
+      digest.update(name.encode() + values.tobytes())
+  return digest.hexdigest()
 
 
 def read_predictor_parts(workdir: str) -> PredictorParts:

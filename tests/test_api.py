@@ -1,5 +1,6 @@
 """The notebook API: a trained workdir as a function of raw arrays, equal to what the trainer computed."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -167,6 +168,42 @@ def test_regression_answers_in_the_units_of_the_labels(tmp_path):
   np.testing.assert_allclose(predictor(raw).prediction, wanted, rtol=1e-4, atol=1e-4)
   assert predictor.explain(raw)[0]['decision'] == pytest.approx(float(wanted[0, 0]), rel=1e-4)
   assert predictor.explain(raw)[0]['confidence'] is None
+
+
+def test_a_workdir_refuses_data_that_changed(tmp_path):
+  prepared = small_prepared('binary', ('face', 'pose'))
+  workdirs.write_predictor_parts(str(tmp_path), prepared)
+  before = (tmp_path / 'spec.json').read_bytes()
+  workdirs.write_predictor_parts(str(tmp_path), small_prepared('binary', ('face', 'pose')))
+  train = prepared.splits['train']
+  label, mean = train.label.copy(), prepared.statistics.mean['pose'].copy()
+  label[3] = 1 - label[3]
+  mean[0] += 1
+  other_label = dataclasses.replace(train, label=label)
+  other_ids = dataclasses.replace(train, keys=train.keys[::-1].copy())
+  other_values = dataclasses.replace(prepared.statistics, mean=prepared.statistics.mean | {'pose': mean})
+  for changed in (
+    dataclasses.replace(prepared, splits={**prepared.splits, 'train': other_label}),
+    dataclasses.replace(prepared, splits={**prepared.splits, 'train': other_ids}),
+    dataclasses.replace(prepared, statistics=other_values),
+  ):
+    with pytest.raises(UserError, match=r'was made with other data.*choose another --workdir'):
+      workdirs.write_predictor_parts(str(tmp_path), changed)
+  assert (tmp_path / 'spec.json').read_bytes() == before
+
+
+def test_pure_functions_of_a_folder(tmp_path):
+  rng = np.random.default_rng(0)
+  np.savez(tmp_path / 'a.npz', x=rng.normal(size=(60, 3)), y=rng.normal(size=(60, 4)), label=rng.integers(0, 3, 60))
+  text = 'task = "multiclass"\nlabel = "label"\nsplits = { train = 0.6, validation = 0.2, test = 0.2 }\n'
+  (tmp_path / 'dataset.toml').write_text(text + '[modalities]\nx = "vector"\ny = "vector"\n')
+  config = small_config()
+  with config.unlocked():
+    config.data.name, config.data.dir, config.data.tfds_dir = 'folder', str(tmp_path), str(tmp_path / 'tfds')
+  functions = dream_jax.make_apply(config)
+  params = jax.jit(functions.init)(jax.random.key(0))
+  inputs = {'x': np.zeros((2, 3), np.float32), 'y': np.zeros((2, 4), np.float32)}
+  assert jax.jit(functions.apply)(params, inputs).prediction.shape == (2, 3)
 
 
 def test_pure_functions_of_an_untrained_model():

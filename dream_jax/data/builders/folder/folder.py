@@ -1,0 +1,171 @@
+"""The user's own data as a TFDS data set: a folder with `dataset.toml` and .npz or Parquet files.
+
+`description` reads what the user says, `tables` what the files hold, `survey` makes the `DatasetSpec` of both, `index`
+decides what goes where; here samples are written. Memory holds labels, ids and lengths, and of features a few rows.
+"""
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from typing import ClassVar, cast
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from dream_jax.data.builders.base import ModalityBuilder
+from dream_jax.data.builders.folder.description import FILE, SPLITS, Description, Modality, read_description
+from dream_jax.data.builders.folder.index import Rows, make_index, split_sizes
+from dream_jax.data.builders.folder.survey import Survey, length_array, survey_folder
+from dream_jax.data.builders.folder.tables import NULL_TOKEN
+from dream_jax.errors import UserError
+from dream_jax.spec import DatasetSpec, ModalitySpec
+
+
+@dataclasses.dataclass(eq=False)
+class FolderConfig(tfds.core.BuilderConfig):
+  """One folder as it is now; its name changes with `dataset.toml` and with the data files."""
+
+  survey: Survey | None = None
+
+
+class Folder(ModalityBuilder):
+  """Two or more modalities of any kind, and any task."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
+  DESCRIPTION = f"""
+  A folder of the user's own data: .npz or Parquet files, and a `{FILE}` that says what they hold.
+  """
+
+  @property
+  def _survey(self) -> Survey:
+    found = cast(FolderConfig, self.builder_config).survey
+    assert found is not None
+    return found
+
+  @property
+  def dataset_spec(self) -> DatasetSpec:
+    return self._survey.spec
+
+  @classmethod
+  def config_from_options(cls, name, options, folder=None):
+    if folder is None:
+      raise UserError(f'data set {cls.name} needs a folder with {FILE} in it; name it with --config.data.dir=DIR')
+    super().config_from_options(name, options)
+    description = read_description(folder)
+    return FolderConfig(
+      name=f'{re.sub("[^A-Za-z0-9]+", "_", description.name).strip("_") or "data"}_{_digest(description)}',
+      description=f'{description.name}, from {description.folder}',
+      survey=survey_folder(description),
+    )
+
+  def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
+    del manual_dir, explicit
+    return self._survey.description.folder
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    index = make_index(self._survey)
+    self.require_memory(sum(len(rows.ids) for rows in index))
+    self.notes = tuple(_notes(self._survey, index))
+    return {split: self._generate_examples(split, index) for split in SPLITS}
+
+  def _generate_examples(self, split: str, index: list[Rows]) -> Iterator[tuple[str, dict]]:
+    modalities, wanted = self._survey.spec.modalities, [self._survey.wanted(n) for n in self._survey.spec.names]
+    for table, rows in zip(self._survey.tables, index, strict=True):
+      chosen = rows.splits == SPLITS.index(split)
+      if not chosen.any():
+        continue
+      for row, values in enumerate(table.rows(wanted)):
+        if not chosen[row]:
+          continue
+        sample = {'id': rows.ids[row], 'label': rows.labels[row]}
+        for m, array, value in zip(modalities, wanted, values, strict=True):
+          where = f'{table.where(array.array)}, row {row}'
+          value = None if rows.absent[m.name][row] else value
+          if m.has_length:
+            length = rows.lengths[m.name][row]
+            sample[m.length_name] = length
+            sample[m.name] = _padded(m, value, length, where)
+          else:
+            sample[m.name] = _whole(m, value, where)
+        yield sample['id'], sample
+
+
+def _digest(description: Description) -> str:
+  """Of `dataset.toml` and of name, size and time of every data file: what changed is prepared anew."""
+  digest = hashlib.sha256(description.text.encode())
+  for path in description.files:
+    found = os.stat(path)
+    digest.update(f'\0{description.relative(path)}\0{found.st_size}\0{found.st_mtime_ns}'.encode())
+  return digest.hexdigest()[:12]
+
+
+def _padded(m: ModalitySpec, value: np.ndarray | None, length: int, where: str) -> np.ndarray:
+  """Frames [T, D] or tokens [T], zero from `length` on; what is missing is zeros or the unknown id.
+
+  Raises:
+    UserError: a token id that is out of range, or frames of another width.
+  """
+  if m.kind == 'sequence':
+    padded = np.zeros(m.shape, np.float32)
+    if value is not None:
+      if value.shape[1:] != m.shape[1:]:
+        raise UserError(f'{where}: frames have shape {value.shape[1:]}; expected {m.shape[1:]}')
+      padded[:length] = value[:length]
+    return padded
+  padded = np.zeros(m.shape, np.int32)
+  ids = np.full(length, NULL_TOKEN) if value is None else value[:length]
+  ids = np.where(ids == NULL_TOKEN, m.unk_id, ids)
+  wrong = ids[(ids < 0) | (ids >= m.vocab_size)]
+  if len(wrong):
+    raise UserError(
+      f'{where}: token id {wrong[0]}; expected 0 to {m.vocab_size - 1}: raise vocab_size, or give lengths if that is '
+      'padding'
+    )
+  padded[:length] = ids
+  return padded
+
+
+def _whole(m: ModalitySpec, value: np.ndarray | None, where: str) -> np.ndarray:
+  """A vector or an image; zeros where there is none.
+
+  Raises:
+    UserError: it has another shape than the others.
+  """
+  if value is None:
+    return np.zeros(m.shape, np.float32)
+  if value.shape != m.shape:
+    raise UserError(f'{where} has shape {value.shape}; expected {m.shape}, as in other rows')
+  return value
+
+
+def _notes(found: Survey, index: list[Rows]) -> Iterator[str]:
+  """What was understood, for the user to check."""
+  spec, sizes = found.spec, split_sizes(index)
+  outputs = f', {spec.num_outputs} classes' if spec.num_outputs > 1 else ''
+  splits = ', '.join(f'{split} {size}' for split, size in sizes.items())
+  yield f'{spec.name}: {sum(sizes.values())} samples ({splits}), {spec.task}{outputs}'
+  for m, described in zip(spec.modalities, found.description.modalities, strict=True):
+    parts = [f'{m.kind} {list(m.shape)}' + (f' of {m.vocab_size} ids' if m.kind == 'tokens' else '')]
+    if m.has_length:
+      parts.append(_length_note(found, described))
+      cut = sum(rows.cut[m.name] for rows in index)
+      parts += [f'{cut} cut to {m.shape[0]}'] if cut else []
+    absent = sum(int(rows.absent[m.name].sum()) for rows in index)
+    parts += [f'missing in {absent} samples'] if absent else []
+    yield f'  {m.name}: {"; ".join(parts)}'
+  for path in found.description.unread():
+    yield f'  {found.description.relative(path)}: in no split, not read'
+
+
+def _length_note(found: Survey, modality: Modality) -> str:
+  table = found.tables[0]
+  name = length_array(modality, table)
+  if name:
+    return f'lengths from {name}'
+  if table.noun == 'column' and (table.layout(modality.array).shape or (None,))[0] is None:
+    return 'lengths of the lists'
+  return f'no {modality.name}_length, so zeros at the end are taken for padding'
