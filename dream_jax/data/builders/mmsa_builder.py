@@ -9,9 +9,8 @@ from typing import ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dream_jax.data.builders import mmsa
+from dream_jax.data.builders import mmsa, source_file
 from dream_jax.data.builders.base import ModalityBuilder
-from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 CITATION = """
@@ -97,17 +96,16 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
     config = self.own_config
-    folders = (os.path.join(self.FOLDER, 'Processed'), self.name, 'Processed', '')
-    for folder in folders:
-      path = os.path.join(manual_dir, folder, config.file)
-      if os.path.isfile(path):
-        return path
-    remedy = 'put it there, or name' if explicit else 'name'
-    raise UserError(
-      f'data set {self.name}/{config.name} needs the file {config.file}; not found in {os.path.abspath(manual_dir)} '
-      f'nor its folders {", ".join(folders[:-1])}; it is the pickle {{train, valid, test: {{id, {config.layout}, '
-      f'regression_labels [N], ...}}}} from {source(self.FOLDER)}, sha256 {config.sha256}; {remedy} its folder with '
-      f'--config.data.manual_dir=DIR'
+    return source_file.find(
+      config.file,
+      manual_dir,
+      f'{self.name}/{config.name}',
+      folders=(os.path.join(self.FOLDER, 'Processed'), self.name, 'Processed'),
+      origin=(
+        f'the pickle {{train, valid, test: {{id, {config.layout}, regression_labels [N], ...}}}} from '
+        f'{source(self.FOLDER)}, sha256 {config.sha256}'
+      ),
+      explicit=explicit,
     )
 
   def _split_generators(self, dl_manager):

@@ -1,38 +1,12 @@
-"""One .npz file of known arrays, which the user has: found, checked and read, with a clear word where it is not so."""
+"""One .npz file of known arrays: checked and read, with a clear word where it is not what it should be."""
 
 import itertools
-import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from dream_jax.errors import UserError
-
-
-def find(file: str, manual_dir: str, data_set: str, *, folders: Sequence[str], origin: str, explicit: bool) -> str:
-  """Path of `file` in `manual_dir` or one of its `folders`.
-
-  Args:
-    file: its name.
-    manual_dir: where to look.
-    data_set: who needs it, for the message.
-    folders: further places below `manual_dir`.
-    origin: what the file is and where it comes from, for the message.
-    explicit: whether the user named `manual_dir`.
-
-  Raises:
-    UserError: it is not there.
-  """
-  for folder in ('', *folders):
-    path = os.path.join(manual_dir, folder, file)
-    if os.path.isfile(path):
-      return path
-  remedy = 'put it there, or name' if explicit else 'name'
-  raise UserError(
-    f'data set {data_set} needs the file {file}; not found in {os.path.abspath(manual_dir)} nor its folders '
-    f'{", ".join(folders)}; it is {origin}; {remedy} its folder with --config.data.manual_dir=DIR'
-  )
 
 
 def read(path: str, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:

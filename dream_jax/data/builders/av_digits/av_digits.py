@@ -10,7 +10,7 @@ from typing import ClassVar, cast
 
 import tensorflow_datasets as tfds
 
-from dream_jax.data.builders import npz_source
+from dream_jax.data.builders import npz_source, source_file
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.options import custom_config
 from dream_jax.spec import DatasetSpec, ModalitySpec
@@ -97,7 +97,7 @@ class AvDigits(ModalityBuilder):
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
     name = f'{self.name}/{self.own_config.name}'
-    return npz_source.find(FILE, manual_dir, name, folders=('av_digits',), origin=_ORIGIN, explicit=explicit)
+    return source_file.find(FILE, manual_dir, name, folders=('av_digits',), origin=_ORIGIN, explicit=explicit)
 
   def _split_generators(self, dl_manager):
     arrays = npz_source.read(self.find_source(os.fspath(dl_manager.manual_dir)), _SHAPES)

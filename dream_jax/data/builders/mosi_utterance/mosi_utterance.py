@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dream_jax.data.builders import npz_source
+from dream_jax.data.builders import npz_source, source_file
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.options import custom_config
 from dream_jax.errors import UserError
@@ -160,7 +160,7 @@ class MosiUtterance(ModalityBuilder):
     return config
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
-    return npz_source.find(
+    return source_file.find(
       FILE, manual_dir, f'{self.name}/{self.own_config.name}', folders=('mosi',), origin=_ORIGIN, explicit=explicit
     )
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dream_jax.data.builders import npz_source
+from dream_jax.data.builders import npz_source, source_file
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -73,7 +73,7 @@ class MosiWords(ModalityBuilder):
     return {'video': tfds.features.Text(), 'raw_text': tfds.features.Text()}
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
-    return npz_source.find(FILE, manual_dir, self.name, folders=('mosi',), origin=_ORIGIN, explicit=explicit)
+    return source_file.find(FILE, manual_dir, self.name, folders=('mosi',), origin=_ORIGIN, explicit=explicit)
 
   def _split_generators(self, dl_manager):
     arrays = npz_source.read(self.find_source(os.fspath(dl_manager.manual_dir)), _SHAPES)
