@@ -3,6 +3,7 @@
 import builtins
 import importlib.util
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
@@ -301,6 +302,13 @@ def test_digits_without_their_packages(package, tmp_path, monkeypatch):
   monkeypatch.setattr(builtins, '__import__', no_import)
   with pytest.raises(UserError, match=r"pip install '\.\[demo\]'"):
     load_dataset('digits', tfds_dir=str(tmp_path))
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
+  (tmp_path / 'tmp').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'tmp'))
+  load_dataset('digits', tfds_dir=str(tmp_path / 'tfds'))
+  assert not list((tmp_path / 'tmp').iterdir())
 
 
 def test_names():

@@ -14,6 +14,13 @@ from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec
 
 
+class _Info(tfds.core.DatasetInfo):
+  """Facts about data sets that are nowhere but here."""
+
+  def initialize_from_bucket(self) -> None:
+    """Looks nothing up: TFDS would leave an empty temporary folder behind, each time."""
+
+
 class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A TFDS builder of a multimodal data set with `train`, `validation` and `test` splits.
 
@@ -79,7 +86,7 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _info(self) -> tfds.core.DatasetInfo:
     spec = self.dataset_spec
-    return tfds.core.DatasetInfo(
+    return _Info(
       builder=self,
       description=self.DESCRIPTION,
       features=tfds.features.FeaturesDict(_features(spec) | self.extra_features()),
