@@ -118,8 +118,9 @@ class Predictor:
   """A trained model: `predictor(inputs)` gives `Outputs` for raw, unstandardised arrays.
 
   Inputs are a dict with one array a modality, [B, ...] as `spec` says, and `<name>_length` [B] for sequences and tokens
-  (full length when absent). A modality you do not have is given as zeros, or as whatever your system delivers when it
-  fails: recognising that is the model's task. Batches are padded to a power of two, so few shapes are compiled.
+  (when absent, zeros at the end are padding). A modality you do not have is given as zeros, or as whatever your system
+  delivers when it fails: recognising that is the model's task. Batches are padded to a power of two, so few shapes are
+  compiled.
 
   Attributes:
     spec: modalities and task.

@@ -91,11 +91,9 @@ def test_contributions_and_explanations_speak_by_name(predictor, test_split):
   json.dumps(rows)
 
 
-def test_missing_lengths_mean_full_and_missing_modalities_are_zeros(predictor, test_split):
+def test_missing_lengths_are_those_of_the_content_and_missing_modalities_are_zeros(predictor, test_split):
   inputs = _rows(test_split, slice(0, 3))
-  timed = [m for m in predictor.spec.modalities if m.has_length]
-  for m in timed:
-    inputs[m.length_name] = np.full(3, m.shape[0], np.int32)
+  assert any((inputs[m.length_name] < m.shape[0]).any() for m in predictor.spec.modalities if m.has_length)
   without = {name: x for name, x in inputs.items() if not name.endswith('_length')}
   np.testing.assert_array_equal(predictor(inputs).prediction, predictor(without).prediction)
   for name in predictor.spec.names:

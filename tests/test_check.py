@@ -188,7 +188,8 @@ def test_use_of_tokens():
   tokens = modality(findings, 'text').tokens
   assert tokens is not None
   assert tokens.distinct == 3
-  assert tokens.unknown == {'train': 0.5, 'validation': 0.5, 'test': (19 * 2 + 4) / 80}
+  # The test sample of nothing but unknown words lacks the modality: it is counted below, not here.
+  assert tokens.unknown == {'train': 0.5, 'validation': 0.5, 'test': 0.5}
   assert tokens.unseen == {'train': 0.0, 'validation': 5 / 40, 'test': 0.0}
   assert modality(findings, 'text').empty == {'train': 0, 'validation': 0, 'test': 1}
   assert '12 % of the validation tokens' in text_of(findings, 'unseen tokens')

@@ -754,7 +754,7 @@ ERRORS = {
     _both(_toml('id =', 'classes = ["calm", "glad"]\nid ='), _rows(mood=['calm', 'gald'] * 6 + ['calm'])),
     "'mood' is 'gald' in row 1; expected one of the classes; did you mean glad?",
   ),
-  'one-hot': (_rows(mood=np.eye(N)), 'expected [N], one target a sample; turn one-hot rows into class numbers'),
+  'one-hot': (_rows(mood=np.eye(N)), 'expected [N], one target a sample; say task = "multilabel" if several'),
   'regression with nan': (
     _both(_toml('multiclass', 'regression'), _rows(mood=_set(4, np.nan))),
     "'mood' is nan in row 4; expected a finite number",

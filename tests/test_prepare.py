@@ -64,6 +64,39 @@ def _assert_same(a, b):
     np.testing.assert_array_equal(a.zero[key], b.zero[key])
 
 
+def test_inputs_of_a_notebook_are_checked_by_name_size_and_vocabulary():
+  dataset = small_dataset()
+  prepared = prepare(dataset, train_missing=Missing(), seed=0)
+  raw = {name: x[:3].copy() for name, x in dataset.splits['test'].features.items()}
+
+  def message(**changes):
+    with pytest.raises(UserError) as caught:
+      standardise(prepared.statistics, prepared.spec, raw | changes)
+    return str(caught.value)
+
+  assert "unknown input 'audio_len'; did you mean audio_length" in message(audio_len=raw['audio_length'])
+  assert 'audio 3, text 3, face 3, pose 2' in message(pose=raw['pose'][:2])
+  for wrong in (50, -1):
+    text = raw['text'].copy()
+    text[1, 0] = wrong
+    assert f"input 'text' has token id {wrong}; expected 0 to 49" in message(text=text)
+
+
+def test_without_lengths_zeros_and_nan_at_the_end_are_padding():
+  dataset = small_dataset()
+  prepared = prepare(dataset, train_missing=Missing(), seed=0)
+  raw = {name: x[:5].copy() for name, x in dataset.splits['test'].features.items()}
+  wanted = standardise(prepared.statistics, prepared.spec, raw)
+  bare = {name: raw[name] for name in prepared.spec.names}
+  bare['audio'][0, raw['audio_length'][0] :] = np.nan
+  found = standardise(prepared.statistics, prepared.spec, bare)
+  assert found.keys() == wanted.keys()
+  for name in wanted:
+    np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+  bare['audio'][:] = 0
+  np.testing.assert_array_equal(standardise(prepared.statistics, prepared.spec, bare)['audio_length'], 7)
+
+
 @pytest.mark.parametrize('value', [1e6, np.nan, np.inf])
 @pytest.mark.parametrize('missing', EXAMPLES, ids=describe)
 def test_nothing_reads_what_is_removed(missing, value):
@@ -203,7 +236,7 @@ def test_user_arrays():
   prepared = prepare(dataset, train_missing=Missing(), seed=0)
   raw = {k: v for k, v in dataset.splits['test'].features.items() if not k.endswith('_length')}
   found = standardise(prepared.statistics, SPEC, raw)
-  assert (found['audio_length'] == 7).all()
+  np.testing.assert_array_equal(found['audio_length'], dataset.splits['test'].features['audio_length'])
   with pytest.raises(UserError, match="'pose' is absent"):
     standardise(prepared.statistics, SPEC, {k: v for k, v in raw.items() if k != 'pose'})
   with pytest.raises(UserError, match=r'shape \(23, 4, 1\)'):

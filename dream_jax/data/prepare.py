@@ -19,6 +19,7 @@ from dream_jax.data.datasets import Dataset, Split
 from dream_jax.data.missing import FRAME_KINDS, PREPARE_EPOCH, Keep, Missing, draw_keep, removes, validate
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
+from dream_jax.suggest import did_you_mean
 
 _DONOR = 32  # Stream of words; see `fills` for the others.
 _CHUNK = 1024  # Samples converted at a time.
@@ -104,17 +105,21 @@ def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, 
   Args:
     statistics: from `prepare`.
     spec: the data set.
-    inputs: name -> raw values [B, ...] of the spec's shape; `<name>_length` [B], when absent the full time.
+    inputs: name -> raw values [B, ...] of the spec's shape; `<name>_length` [B], when absent up to the last frame that
+      is not all zeros or NaN (the full time where all are).
 
   Raises:
-    UserError: a modality is absent or has another shape.
+    UserError: a modality is absent or has another shape, an input is unknown, sizes of the batch differ, or a token id
+      is outside the vocabulary.
   """
+  _check_names(spec, inputs)
   outputs = {}
   for modality in spec.modalities:
     x = _checked(modality, spec, inputs)
     inside = np.ones((len(x), *modality.shape[:1]), bool)
     if modality.has_length:
-      length = np.asarray(inputs.get(modality.length_name, np.full(len(x), modality.shape[0])), np.int32)
+      length = inputs.get(modality.length_name)
+      length = _used_length(x) if length is None else np.asarray(length, np.int32)
       if length.shape != (len(x),):
         raise UserError(
           f'{modality.length_name} has shape {length.shape}; expected one length for each of {len(x)} samples'
@@ -123,6 +128,7 @@ def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, 
       outputs[modality.length_name] = length
     if modality.kind == 'tokens':
       outputs[modality.name] = np.where(inside, x, 0).astype(np.int32)
+      _check_tokens(modality, outputs[modality.name])
       continue
     outputs[modality.name] = scaled = np.empty(x.shape, np.float32)
     frame_axes = tuple(range(1 + modality.has_length, x.ndim))
@@ -136,6 +142,7 @@ def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, 
       if modality.has_length:
         part[~inside[i : i + _CHUNK]] = 0.0
       scaled[i : i + _CHUNK] = part
+  _check_sizes(spec, outputs)
   return outputs
 
 
@@ -149,6 +156,38 @@ def _checked(modality: ModalitySpec, spec: DatasetSpec, inputs: Mapping[str, np.
       f'{", ".join(map(str, modality.shape))})'
     )
   return x
+
+
+def _check_names(spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> None:
+  """Raises UserError for an input that no modality reads."""
+  known = [*spec.names, *(m.length_name for m in spec.modalities if m.has_length)]
+  for name in inputs:
+    if name not in known:
+      raise UserError(f'unknown input {name!r}; {did_you_mean(name, known)}')
+
+
+def _check_sizes(spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> None:
+  """Raises UserError for modalities that disagree on the batch."""
+  sizes = {name: len(inputs[name]) for name in spec.names}
+  if len(set(sizes.values())) > 1:
+    found = ', '.join(f'{name} {size}' for name, size in sizes.items())
+    raise UserError(f'inputs have batches of different sizes: {found}; expected as many samples of each')
+
+
+def _used_length(x: np.ndarray) -> np.ndarray:
+  """Lengths [B] up to the last frame of [B, T, ...] that holds more than zeros and NaN; T where none does."""
+  used = ((x != 0) & ~np.isnan(x)).reshape(*x.shape[:2], -1).any(-1)
+  last = x.shape[1] - np.argmax(used[:, ::-1], axis=1)
+  return np.where(used.any(1), last, x.shape[1]).astype(np.int32)
+
+
+def _check_tokens(modality: ModalitySpec, ids: np.ndarray) -> None:
+  wrong = ids[(ids < 0) | (ids >= modality.vocab_size)]
+  if len(wrong):
+    raise UserError(
+      f'input {modality.name!r} has token id {wrong[0]}; expected 0 to {modality.vocab_size - 1}: give unknown words '
+      f'id {modality.unk_id}'
+    )
 
 
 def _lengths(spec: DatasetSpec, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

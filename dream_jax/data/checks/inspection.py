@@ -58,7 +58,7 @@ class Tokens:
 
   Attributes:
     distinct: number of different ids in the training split, without padding and unknown.
-    unknown: split -> share of tokens that are the unknown id.
+    unknown: split -> share of tokens that are the unknown id, in samples that have the modality.
     unseen: split -> share of the known tokens whose id is not in the training split.
   """
 
@@ -248,7 +248,8 @@ def _tokens(modality: ModalitySpec, splits: Mapping[str, Split]) -> Tokens:
   known_ids = np.zeros(0, np.int32)
   for name, split in splits.items():  # 'train' is the first.
     ids = split.features[modality.name]
-    within = content.inside(modality, split) & (ids != 0)
+    # A sample of nothing but unknown ids lacks the modality: that says nothing about the vocabulary.
+    within = content.inside(modality, split) & (ids != 0) & ~content.empty(modality, split)[:, None]
     known = ids[within & (ids != modality.unk_id)]
     if name == 'train':
       known_ids = np.unique(known)

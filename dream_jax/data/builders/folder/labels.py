@@ -83,7 +83,10 @@ def _check_layout(description: Description, table: Table) -> None:
     if text and table.noun == 'array':
       raise UserError(f'{where} holds text; expected [N, C] of 0 and 1, the target of task multilabel')
   elif layout.shape not in ((), (1,)):
-    hint = '; turn one-hot rows into class numbers with argmax(-1)' if task == 'multiclass' else ''
+    several = (
+      '; say task = "multilabel" if several classes may hold, else turn one-hot rows into numbers with argmax(-1)'
+    )
+    hint = several if task == 'multiclass' else ''
     sizes = ', '.join('any' if n is None else str(n) for n in layout.shape)
     raise UserError(f'{where} has shape [N, {sizes}]; expected [N], one target a sample{hint}')
 
