@@ -23,19 +23,6 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-# Files that share the workdir of `trained`, then those that take longest: what starts last should be short.
-_TRAINED = ('test_main', 'test_api', 'test_notebook')
-_FIRST = (*_TRAINED, 'test_models', 'test_train', 'test_hidden_mask', 'test_configs', 'test_pipeline')
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-  """Keeps the tests of a file in one process, where they share fixtures, and begins with the long files."""
-  for item in items:
-    group = 'trained' if item.path.stem in _TRAINED else item.path.stem
-    item.add_marker(pytest.mark.xdist_group(group))
-  items.sort(key=lambda item: _FIRST.index(item.path.stem) if item.path.stem in _FIRST else len(_FIRST))
-
-
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
   """Folder of data files that are not part of the repository; tests that need it are skipped where it is absent."""
