@@ -97,7 +97,7 @@ def auroc(score, label) -> float:
   num_positive, num_negative = int(positive.sum()), int((~positive).sum())
   if not num_positive or not num_negative or np.isnan(score).any():
     return float('nan')
-  rank_sum = _ranks(score)[positive].sum()
+  rank_sum = ranks(score)[positive].sum()
   return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
@@ -107,7 +107,13 @@ def spearman(a, b) -> float:
   _same_length(a, b)
   if len(a) < 2 or np.isnan(a).any() or np.isnan(b).any():
     return float('nan')
-  return float(_pearson(_ranks(a), _ranks(b)))
+  return float(_pearson(ranks(a), ranks(b)))
+
+
+def ranks(values) -> np.ndarray:
+  """Ranks of `values` [n] from 1, equal values sharing the mean of theirs, [n] float64."""
+  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+  return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def auilc(rates, values) -> float:
@@ -228,12 +234,6 @@ def _pearson(a, b):
     return float('nan')
   a, b = a - a.mean(), b - b.mean()
   return np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0)
-
-
-def _ranks(values):
-  """Ranks from 1, equal values sharing the mean of theirs."""
-  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-  return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _vector(values, name):

@@ -601,14 +601,6 @@ def test_shuffled_labels_give_every_p_value_equally_often():
   assert np.mean(np.array(p) <= 0.2) < 0.35
 
 
-@pytest.mark.parametrize(('k', 'n'), [(0, 10), (8, 10), (100, 100), (37, 239)])
-def test_wilson(k, n):
-  from scipy.stats import binomtest
-
-  expected = binomtest(k, n).proportion_ci(method='wilson')
-  np.testing.assert_allclose(probe.wilson(k, n), (expected.low, expected.high), atol=1e-6)
-
-
 def test_too_many_training_samples_are_left_out_and_it_is_said():
   dataset = make()
   probes = probe.probe(dataset.spec, dataset.splits['train'], dataset.splits['validation'], max_train=120)

@@ -7,7 +7,7 @@ from dream_jax.errors import UserError
 
 def available_bytes() -> int | None:
   """Bytes this process may still take: what the system has left, or what its control group allows; None if unknown."""
-  left = [_system_left(), _group_left('memory.max', 'memory.current', Path('/sys/fs/cgroup'))]
+  left = (_system_left(), _group_left())
   known = [value for value in left if value is not None]
   return min(known) if known else None
 
@@ -49,13 +49,13 @@ def _system_left() -> int | None:
     return None
 
 
-def _group_left(limit: str, used: str, folder: Path) -> int | None:
-  """What a container's limit leaves; its page cache counts as free."""
+def _group_left(folder: Path = Path('/sys/fs/cgroup')) -> int | None:
+  """What a container's limit (control groups, version 2) leaves; its page cache counts as free."""
   try:
-    most = (folder / limit).read_text(encoding='ascii').strip()
+    most, used = ((folder / f'memory.{name}').read_text(encoding='ascii').strip() for name in ('max', 'current'))
     if most == 'max':
       return None
-    cached = dict(line.split() for line in (folder / 'memory.stat').read_text(encoding='ascii').splitlines())
-    return int(most) - int((folder / used).read_text(encoding='ascii')) + int(cached.get('inactive_file', 0))
+    parts = dict(line.split() for line in (folder / 'memory.stat').read_text(encoding='ascii').splitlines())
+    return int(most) - int(used) + int(parts.get('inactive_file', 0))
   except (OSError, ValueError):
     return None

@@ -23,7 +23,7 @@ from dream_jax.suggest import did_you_mean
 
 _DONOR = 32  # Stream of words; see `fills` for the others.
 _CHUNK = 1024  # Samples converted at a time.
-_SMALLEST_STD = 1e-6
+SMALLEST_STD = 1e-6  # In units of the mean or of 1: what varies less is not rescaled.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -226,7 +226,7 @@ def _measure(spec: DatasetSpec, features: Mapping[str, np.ndarray], keep: Keep |
 
     centre = moment(1, 0.0)
     deviation = np.sqrt(moment(2, centre))
-    floor = _SMALLEST_STD * np.maximum(np.abs(centre), 1.0)
+    floor = SMALLEST_STD * np.maximum(np.abs(centre), 1.0)
     mean[modality.name] = centre.astype(np.float32)
     std[modality.name] = np.where(deviation > floor, deviation, 1.0).astype(np.float32)
   return Statistics(mean, std)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from dream_jax import metrics, statistics
+from dream_jax.layout import Table
 from dream_jax.report import results as read
-from dream_jax.report.layout import Table
 
 _LEVEL = 0.05
 _BEST = 'Bold or *: best mean among methods without an oracle; it is no test, the comparisons are.'

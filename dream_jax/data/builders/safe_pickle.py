@@ -8,7 +8,6 @@ and a shape must fit the bytes that are there.
 The bytes of a large array stay where they are: the result holds a `FileArray` that reads rows when asked.
 """
 
-import io
 import math
 import os
 import pickle
@@ -38,6 +37,9 @@ class _Bytes:
   def __init__(self, offset: int, size: int, *, encoded: bool = False):
     self.offset, self.size, self.encoded = offset, size, encoded
 
+  def __len__(self) -> int:
+    return self.size
+
 
 class _DType:
   """Stands for `numpy.dtype`: checked by name, its byte order set by the state that follows."""
@@ -61,13 +63,14 @@ class _Array:
   """Stands for `numpy.ndarray` until its shape, dtype and bytes are known."""
 
   def __init__(self, shape: Any = None, dtype: Any = None, fortran: Any = False, content: Any = None):
-    self.shape, self.dtype, self.fortran, self.content = shape, dtype, fortran, content
+    self.shape, self.dtype, self.fortran = shape, dtype, fortran
+    self.content = content.encode('latin1') if isinstance(content, str) else content  # Bytes of Python 2.
 
   def set_state(self, state: Any) -> None:
     # (version, shape, dtype, whether Fortran-ordered, bytes or list of objects); older pickles leave the version out.
     if not isinstance(state, tuple) or len(state) not in (4, 5):
       raise ValueError('an array with an unknown state')
-    self.shape, self.dtype, self.fortran, self.content = state[-4:]
+    self.__init__(*state[-4:])
 
   def checked(self) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype; raises ValueError where they do not fit the content."""
@@ -75,30 +78,30 @@ class _Array:
       raise ValueError(f'an array of shape {self.shape}')
     if not isinstance(self.dtype, _DType):
       raise ValueError('an array without dtype')
-    dtype, count = self.dtype.value, math.prod(self.shape)
+    dtype, count, content = self.dtype.value, math.prod(self.shape), self.content
     if dtype.hasobject:
-      if not isinstance(self.content, list) or not all(isinstance(v, str) for v in self.content):
+      if not isinstance(content, list) or not all(isinstance(v, str) for v in content):
         raise _RefusedError('an array of Python objects')
-      size, wanted = len(self.content), count
+      fits = len(content) == count
+    elif isinstance(content, _Bytes) and content.encoded:  # One or two bytes of UTF-8 each: counted when decoded.
+      fits = count * dtype.itemsize <= content.size <= 2 * count * dtype.itemsize
+    elif isinstance(content, bytes | _Bytes):
+      fits = len(content) == count * dtype.itemsize
     else:
-      if isinstance(self.content, str):  # Bytes of Python 2.
-        self.content = self.content.encode('latin1')
-      if not isinstance(self.content, bytes | bytearray | _Bytes):
-        raise ValueError('an array without bytes')
-      exact = not (isinstance(self.content, _Bytes) and self.content.encoded)
-      size = len(self.content) if isinstance(self.content, bytes | bytearray) else self.content.size
-      wanted = count * dtype.itemsize
-      if not exact:  # A latin-1 character takes one or two bytes of UTF-8; counted when decoded.
-        size = wanted if wanted <= size <= 2 * wanted else size
-    if size != wanted:
-      raise ValueError(f'an array of shape {self.shape} and {size} bytes')
+      raise ValueError('an array without bytes')
+    if not fits:
+      raise ValueError(f'an array of shape {self.shape} does not fit its content')
     return self.shape, dtype
+
+  @property
+  def stays(self) -> bool:
+    """Whether its bytes can stay in the file: they are there as they are, row by row."""
+    return isinstance(self.content, _Bytes) and not self.content.encoded and not self.fortran
 
   def load_bytes(self) -> int:
     """How many bytes of memory it takes to hand this array out."""
-    _, dtype = self.checked()
-    stays = isinstance(self.content, _Bytes) and not self.content.encoded and not self.fortran
-    return 0 if stays else math.prod(self.shape or ()) * dtype.itemsize
+    shape, dtype = self.checked()
+    return 0 if self.stays else math.prod(shape) * dtype.itemsize
 
 
 def _reconstruct(kind: Any, *unused: Any) -> _Array:
@@ -162,14 +165,6 @@ for _builtins in ('builtins', '__builtin__'):
     _ALLOWED[_builtins, _name] = _bytes
 
 
-class _File(io.FileIO):
-  """A file that refuses to read beyond its end, whatever length a pickle claims."""
-
-  def __init__(self, path: str):
-    super().__init__(path, 'rb')
-    self.size = os.fstat(self.fileno()).st_size
-
-
 # The interpreter of pickle's opcodes is the standard library's own, in its Python form, whose methods can be replaced.
 _Interpreter: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]  # Not in the stubs.
 
@@ -180,12 +175,13 @@ class _ArrayUnpickler(_Interpreter):
   dispatch: ClassVar[dict[int, Any]] = dict(_Interpreter.dispatch)
 
   def __init__(self, path: str):
-    self._raw = _File(path)
-    self._file = io.BufferedReader(self._raw, 1 << 16)
+    self._size = os.path.getsize(path)
+    self._file = open(path, 'rb')  # noqa: SIM115  # `load` closes it.
     super().__init__(self, encoding='latin1')  # The file interface below; pickles of Python 2 are latin1.
 
   def read(self, size: int) -> bytes:
-    if size > self._raw.size - self._file.tell():
+    # A pickle may claim any length; memory for it is taken before it is read.
+    if size > self._size - self._file.tell():
       raise EOFError('it ends too early')
     return self._file.read(size)
 
@@ -218,7 +214,7 @@ class _ArrayUnpickler(_Interpreter):
   def _payload(self, layout: str) -> Any:
     """The bytes that follow their length, or where they lie."""
     (size,) = struct.unpack(layout, self.read(struct.calcsize(layout)))
-    if not 0 <= size <= self._raw.size - self._file.tell():
+    if not 0 <= size <= self._size - self._file.tell():
       raise EOFError('it ends too early')
     if size < _LAZY_BYTES:
       return self.read(size)
@@ -300,7 +296,7 @@ def _materialise(path: str, shell: _Array) -> np.ndarray | FileArray:
   content = shell.content
   if dtype.hasobject:
     return np.array(content, dtype).reshape(shape)
-  if isinstance(content, _Bytes) and not content.encoded and not shell.fortran and math.prod(shape):
+  if shell.stays and math.prod(shape):
     return FileArray(path, content.offset, dtype, shape)
   if isinstance(content, _Bytes):
     content = _read(path, content)

@@ -13,9 +13,8 @@ import numpy as np
 from dream_jax.data.datasets import Split
 from dream_jax.spec import ModalitySpec
 
-_CHUNK = (
-  128  # Samples looked at together: a data set may fill half of the memory, and copies that fit a cache are fast.
-)
+# Samples looked at together: a data set may fill half of the memory, and copies that fit a cache are fast.
+_CHUNK = 128
 
 
 def chunks(n: int) -> Iterator[slice]:

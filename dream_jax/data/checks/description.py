@@ -8,7 +8,7 @@ from dream_jax.data.checks.advice import advise, factor
 from dream_jax.data.checks.duplicates import WHOLE
 from dream_jax.data.checks.inspection import Findings
 from dream_jax.data.checks.probe import Score
-from dream_jax.report.layout import Table
+from dream_jax.layout import Table
 
 WIDTH = 110
 _MAX_CLASSES = 30

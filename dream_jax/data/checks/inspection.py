@@ -12,10 +12,10 @@ from dream_jax.data.checks import content, duplicates
 from dream_jax.data.checks.duplicates import Conflicts, RepeatedIds, Repeats
 from dream_jax.data.checks.probe import Probes, probe
 from dream_jax.data.datasets import Dataset, Split
+from dream_jax.data.prepare import SMALLEST_STD
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 BINS = 5
-_CONSTANT = 1e-6  # As in `prepare`: what varies less, in units of its mean or of 1, training does not rescale.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _values(modality: ModalitySpec, split: Split) -> Values:
   for rows in content.chunks(len(x)):
     squares += ((x[rows][seen[rows]].reshape(-1, width) - mean) ** 2).sum(0)
   std = np.sqrt(squares / count)
-  constant = std <= _CONSTANT * np.maximum(np.abs(mean), 1.0)
+  constant = std <= SMALLEST_STD * np.maximum(np.abs(mean), 1.0)
   varying = np.where(constant, np.nan, std)
   widest, narrowest = (-1, -1) if constant.all() else (int(np.nanargmax(varying)), int(np.nanargmin(varying)))
   return Values(

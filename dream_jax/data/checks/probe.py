@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import stats
 
 from dream_jax import metrics, statistics
 from dream_jax.data.checks import content, pooling
@@ -184,7 +185,8 @@ def _shift(spec: DatasetSpec, held_out: np.ndarray, target: np.ndarray) -> float
 def _score(spec: DatasetSpec, prediction: np.ndarray, truth: np.ndarray) -> Score:
   scores = metrics.sample_scores(spec, prediction, truth)
   if spec.task in ('binary', 'multiclass'):
-    low, high = wilson(int(scores.sum()), len(scores))
+    # Wilson's interval is not empty where all or none are right, as the normal one would be.
+    low, high = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(method='wilson')
   else:
     low, high = statistics.summarise(scores)['ci95']
     low, high = max(low, 0.0), high if spec.task == 'regression' else min(high, 1.0)
@@ -194,14 +196,6 @@ def _score(spec: DatasetSpec, prediction: np.ndarray, truth: np.ndarray) -> Scor
     centre, half = np.arctanh(np.clip(order, -1 + 1e-12, 1 - 1e-12)), _Z95 / np.sqrt(len(truth) - 3)
     order_low, order_high = float(np.tanh(centre - half)), float(np.tanh(centre + half))
   return Score(float(scores.mean()), float(low), float(high), order, order_low, order_high, p)
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-  """Wilson's 95 % interval of a share (Wilson 1927); unlike the normal one it is not empty at 0 or n successes."""
-  share, z2 = successes / n, _Z95**2
-  centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-  half = _Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-  return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def _order(prediction: np.ndarray, target: np.ndarray, *, correlation: bool) -> tuple[float | None, float]:
@@ -220,7 +214,7 @@ def _order(prediction: np.ndarray, target: np.ndarray, *, correlation: bool) -> 
   else:
     # The Mann-Whitney form of the area under the curve, from ranks.
     positives = target.sum(0)
-    left = np.stack([_ranks(column) for column in prediction.T], axis=1)
+    left = np.stack([metrics.ranks(column) for column in prediction.T], axis=1)
     left = (left - (positives + 1) / 2) / (len(target) - positives)
     right = target / positives / target.shape[1]
   observed = float((left * right).sum())
@@ -236,9 +230,3 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return np.zeros_like(values)
   centred = values - values.mean(0)
   return centred / np.linalg.norm(centred)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-  """Ranks from 1, equal values sharing the mean of theirs."""
-  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-  return (np.cumsum(counts) - (counts - 1) / 2)[inverse]

@@ -3,6 +3,7 @@
 A row is a sample. `open_table` gives an .npz or a Parquet file the same face.
 """
 
+import abc
 import contextlib
 import dataclasses
 import zipfile
@@ -49,7 +50,7 @@ class Wanted:
   integers: bool = False
 
 
-class Table:
+class Table(abc.ABC):
   """One data file.
 
   Attributes:
@@ -89,14 +90,15 @@ class Table:
     for name in (reference, *names):
       self.layout(name)
 
+  @abc.abstractmethod
   def values(self, name: str) -> Iterator[Any]:
     """Every row of a small array as Python's own type: a number, a text, a list of them, or None for null."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def rows(self, wanted: Sequence[Wanted]) -> Iterator[tuple[np.ndarray, ...]]:
     """Every row of several arrays side by side; a list that is null has no entries, see `absent`."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def sizes(self, name: str, rank: int) -> tuple[int, ...]:
     """Shape of one row whose sizes are all the same but the first, which is the longest; 0 where nothing is there.
 
@@ -104,15 +106,14 @@ class Table:
       name: of the array.
       rank: number of axes; one less than in the file adds an axis of one.
     """
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def lengths(self, name: str) -> np.ndarray:
     """Entries along the first axis of each row, [N] int64; 0 for null."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def absent(self, name: str) -> np.ndarray:
     """Which rows are null, bool [N]."""
-    raise NotImplementedError
 
 
 def open_table(path: str) -> Table:
