@@ -96,7 +96,7 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
   if name not in recipe.methods:
     raise UserError(f'{workdir} holds no method {name!r}; {did_you_mean(name, recipe.methods)}')
   chosen = find_method(name)
-  if chosen.model == 'majority' or chosen.uses_oracle:
+  if chosen.module is None or chosen.uses_oracle:
     raise UserError(
       f'{name} is no model for use: it {"ignores its inputs" if not chosen.uses_oracle else "needs the mask"}'
     )

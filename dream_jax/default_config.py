@@ -92,7 +92,18 @@ def get_default() -> Any:
   config.train.num_evals = 12  # readings of the validation set; the best is selected
   config.train.validation_draws = 4  # draws of missingness a reading averages
   config.train.eval_batch_size = 1024  # samples a step of evaluation; any value gives the same metrics
+  config.train.data_path = 'auto'  # where batches are made: 'device', 'host' (tf.data), or what fits
   config.train.checkpoint_seconds = 20.0  # pause between checkpoints
+
+  config.study = ConfigDict()  # what --mode=study compares
+  config.study.methods = ()  # beside model.name; see --mode=list
+  config.study.regimes = ('complete',)  # what is missing from the training data: 'modality/0.5', 'imbalanced/0.5' ...
+  config.study.peek = True  # show, apart, what selecting on the test split would have given
+  config.study.valuation = True  # what each modality is worth to each method
+  config.study.search = ConfigDict()
+  config.study.search.points = 0  # random search of settings, all points in one program; 0 for none
+  config.study.search.seeds = 1  # runs a point
+  config.study.search.fields = ()  # (field, 'log' or 'linear', lowest, highest)
 
   config.parallel = ConfigDict()  # devices along the axes of the mesh, -1 for what is left
   config.parallel.seed = 1

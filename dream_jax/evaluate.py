@@ -14,7 +14,7 @@ from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.protocols import Condition, conditions
 from dream_jax.models.registry import Method
-from dream_jax.predict import Predictor
+from dream_jax.predict import EvalInputs, Predictor
 from dream_jax.spec import DatasetSpec
 from dream_jax.statistics import summarise
 
@@ -30,6 +30,9 @@ class Row:
     title: how tables call it.
     protocols: as `results.json` has them.
     contribution: likewise, or None.
+    valuation: see `valuation.value_modalities`; None where it was not asked for.
+    test_selected: {'protocols'} of the parameters that the test split would have selected; no result, but a measure of
+      what that habit is worth. None where it was not asked for.
     sample_scores: protocol -> [S, n], mean over conditions of each sample's score, for paired comparisons.
   """
 
@@ -38,10 +41,16 @@ class Row:
   protocols: dict[str, Any]
   contribution: dict[str, Any] | None
   sample_scores: dict[str, np.ndarray]
+  valuation: dict[str, Any] | None = None
+  test_selected: dict[str, Any] | None = None
 
 
 class ConstantPredictor:
-  """Predicts the class frequencies or the mean of the training labels, whatever the input."""
+  """Predicts the class frequencies or the mean of the training labels, whatever the input.
+
+  Attributes:
+    prediction: [C] what it says.
+  """
 
   def __init__(self, prepared: Prepared, num_seeds: int):
     spec, label = prepared.spec, prepared.splits['train'].label
@@ -52,20 +61,20 @@ class ConstantPredictor:
     else:
       rate = np.clip(label.reshape(len(label), -1).mean(0, dtype=np.float64), 1e-6, 1 - 1e-6)
       constant = np.log(rate / (1 - rate))
-    self._prediction, self._num_seeds = constant.astype(np.float32), num_seeds
+    self.prediction, self._num_seeds = constant.astype(np.float32), num_seeds
 
-  def split(self, params: Any, split, *, missing: Missing, seed: int) -> dict[str, np.ndarray]:
+  def split(self, params: Any, inputs: EvalInputs, split: str, *, missing: Missing, seed: int) -> dict[str, np.ndarray]:
     """As `Predictor.split`; reads nothing but the number of samples."""
     del params, missing, seed
-    shape = (self._num_seeds, len(split), len(self._prediction))
-    return {'prediction': np.broadcast_to(self._prediction, shape)}
+    shape = (self._num_seeds, len(inputs.prepared.splits[split]), len(self.prediction))
+    return {'prediction': np.broadcast_to(self.prediction, shape)}
 
 
 def evaluate_method(
   method: Method,
   predictor: Predictor | ConstantPredictor,
   params: Any,
-  prepared: Prepared,
+  inputs: EvalInputs,
   protocols: Sequence[str],
   *,
   seed: int,
@@ -77,21 +86,21 @@ def evaluate_method(
     method: what was trained.
     predictor: its forward pass.
     params: selected parameters, leading axis S.
-    prepared: the data.
+    inputs: of the data.
     protocols: names, see `dream_jax.data.protocols`.
     seed: of the missingness; the same for all methods.
     split: the split to read.
   """
-  spec, data = prepared.spec, prepared.splits[split]
+  spec, data = inputs.prepared.spec, inputs.prepared.splits[split]
   rows = _row_names(method, spec)
   collected: dict[str, _RowBuilder] = {name: _RowBuilder(name, title, spec, data.label) for name, title in rows}
   recognition = _Recognition(spec)
   informativeness = data.extras.get('informativeness')
   for protocol in dict.fromkeys(('complete', *protocols)):
     for condition in conditions(protocol, spec):
-      outputs = predictor.split(params, data, missing=condition.missing, seed=seed)
+      outputs = predictor.split(params, inputs, split, missing=condition.missing, seed=seed)
       for m, builder in enumerate(collected.values()):
-        single = method.model == 'unimodal'
+        single = method.separate
         builder.add(protocol, condition, outputs['unimodal_predictions'][:, :, m] if single else outputs['prediction'])
       if 'presence' in outputs:
         collected[method.name].add_contribution(protocol, condition, outputs)
@@ -106,7 +115,7 @@ def evaluate_method(
 
 
 def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str]]:
-  if method.model == 'unimodal':
+  if method.separate:
     return [(name, f'Only {name}') for name in spec.names]
   return [(method.name, method.title)]
 

@@ -26,14 +26,16 @@ from dream_jax.data.prepare import Prepared, prepare
 from dream_jax.data.protocols import conditions
 from dream_jax.errors import UserError
 from dream_jax.evaluate import ConstantPredictor, Row, evaluate_method
+from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
 from dream_jax.programs import Programs, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
 from dream_jax.report.tables import terminal_text
+from dream_jax.runs import Runs
 from dream_jax.statistics import holm, paired_comparison
-from dream_jax.train import Trainer
+from dream_jax.train import Trained, Trainer
 from dream_jax.writers import plain, write_json
 
 
@@ -51,13 +53,16 @@ def train(config: Any, workdir: str) -> None:
   prepared = load_prepared(recipe)
   check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS)
   workdirs.write_predictor_parts(workdir, prepared)
-  compiled: dict[Any, Programs] = {}
+  workbench = Workbench(recipe, prepared)
+  print(workbench.feed.describe(), flush=True)
   for name in recipe.methods:
     method = find_method(name)
     if workdirs.is_finished(workdir, name):
       print(f'{name}: finished before', flush=True)
       continue
-    _train_method(method, recipe, prepared, compiled, workdir)
+    facts, rows = train_method(method, workbench, workdir)
+    workdirs.write_method(workdir, name, facts, rows)
+    print(_spent(name, facts), flush=True)
   _finish(recipe, prepared, config, workdir)
 
 
@@ -73,20 +78,20 @@ def evaluate(config: Any, workdir: str) -> None:
   check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
   prepared = load_prepared(recipe)
   workdirs.check_data(workdir, prepared)
-  compiled: dict[Any, Programs] = {}
+  workbench = Workbench(recipe, prepared)
   for name in recipe.methods:
     method = find_method(name)
     before = workdirs.read_method(workdir, name)
-    if method.model == 'majority':
+    if method.module is None:
       predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
     else:
       with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
-        trainer = _trainer(method, recipe, prepared, compiled)
+        trainer = workbench.trainer(method)
         found = checkpoints.restore_best(trainer.programs.abstract_state.params)
       if found is None:
         raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
       predictor, params = trainer.programs.predictor, found[1]
-    rows = evaluate_method(method, predictor, params, prepared, recipe.protocols, seed=recipe.seed)
+    rows = evaluate_method(method, predictor, params, workbench.feed.inputs, recipe.protocols, seed=recipe.seed)
     workdirs.write_method(workdir, name, before.facts, rows)
     print(f'{name}: evaluated', flush=True)
   _finish(recipe, prepared, config, workdir)
@@ -103,41 +108,58 @@ def load_prepared(recipe: Recipe) -> Prepared:
   return prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)
 
 
-def _trainer(method: Method, recipe: Recipe, prepared: Prepared, compiled: dict[Any, Programs]) -> Trainer:
-  """A trainer that compiles nothing that an earlier method of this run compiled."""
-  key = program_key(method, recipe, prepared.spec)
-  trainer = Trainer(method, recipe, prepared, compiled.get(key))
-  compiled[key] = trainer.programs
-  return trainer
+class Workbench:
+  """One data set and one recipe, with whatever was compiled for them: no method compiles what another one did."""
+
+  def __init__(self, recipe: Recipe, prepared: Prepared, compiled: dict[Any, Programs] | None = None):
+    """`compiled` may come from a workbench of another data set with the same sizes."""
+    self.recipe, self.prepared = recipe, prepared
+    self.feed = Feed(recipe, prepared)
+    self.compiled = {} if compiled is None else compiled
+
+  def trainer(self, method: Method, runs: Runs | None = None, *, peek: bool = False) -> Trainer:
+    """A trainer of the method."""
+    key = (program_key(method, self.recipe, self.prepared.spec, runs), peek)
+    trainer = Trainer(method, self.recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
+    self.compiled[key] = trainer.programs
+    return trainer
 
 
-def _train_method(
-  method: Method, recipe: Recipe, prepared: Prepared, compiled: dict[Any, Programs], workdir: str
-) -> None:
-  """Trains and evaluates one method, and writes its results."""
+def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[dict[str, Any], list[Row]]:
+  """(facts, rows) of one method, trained or resumed in the workdir and evaluated."""
+  recipe, inputs = workbench.recipe, workbench.feed.inputs
   facts: dict[str, Any] = {'num_params': 0, 'train_seconds': 0.0, 'compile_seconds': 0.0}
-  if method.model == 'majority':
-    predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
+  if method.module is None:
+    predictor, params = ConstantPredictor(workbench.prepared, recipe.num_seeds), None
   else:
-    trainer = _trainer(method, recipe, prepared, compiled)
+    trainer = workbench.trainer(method)
     trained = trainer.run(workdir)
-    predictor, params = trainer.programs.predictor, trained.params
-    facts = {
-      'num_params': trainer.programs.num_params,
-      'train_seconds': trained.train_seconds,
-      'compile_seconds': trained.compile_seconds,
-      'best_step': trained.best_step.tolist(),
-      'validation_score': trained.best_score.tolist(),
-    }
+    predictor, params = trainer.programs.predictor, trained.best.params
+    facts = training_facts(trainer, trained)
   start = time.perf_counter()
-  rows = evaluate_method(method, predictor, params, prepared, recipe.protocols, seed=recipe.seed)
+  rows = evaluate_method(method, predictor, params, inputs, recipe.protocols, seed=recipe.seed)
   facts['evaluate_seconds'] = time.perf_counter() - start
   facts['wall_seconds'] = sum(facts[f'{part}_seconds'] for part in ('compile', 'train', 'evaluate'))
-  workdirs.write_method(workdir, method.name, facts, rows)
-  print(
-    f'{method.name}: compiled in {facts["compile_seconds"]:.1f} s, trained in {facts["train_seconds"]:.1f} s,'
-    f' evaluated in {facts["evaluate_seconds"]:.1f} s',
-    flush=True,
+  return facts, rows
+
+
+def training_facts(trainer: Trainer, trained: Trained) -> dict[str, Any]:
+  """What `results.json` says of a training."""
+  flops, t = trainer.programs.step_flops, trainer.schedule
+  return {
+    'num_params': trainer.programs.num_params,
+    'train_flops': None if flops is None else flops * t.num_steps,
+    'train_seconds': trained.train_seconds,
+    'compile_seconds': trained.compile_seconds,
+    'best_step': trained.best.step.tolist(),
+    'validation_score': trained.best.score.tolist(),
+  }
+
+
+def _spent(name: str, facts: dict[str, Any]) -> str:
+  return (
+    f'{name}: compiled in {facts["compile_seconds"]:.1f} s, trained in {facts["train_seconds"]:.1f} s,'
+    f' evaluated in {facts["evaluate_seconds"]:.1f} s'
   )
 
 
@@ -168,7 +190,7 @@ def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> d
     for row in finished.rows:
       rows[row.name] = row
       facts = dict(finished.facts)
-      if method.model == 'unimodal':  # A row of each modality; each was selected by itself.
+      if method.separate:  # A row of each modality; each was selected by itself.
         for fact in ('best_step', 'validation_score'):
           facts[fact] = [values[spec.index(row.name)] for values in facts[fact]]
       methods[row.name] = {
@@ -176,7 +198,7 @@ def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> d
         'method': name,
         'uses_oracle': list(method.uses_oracle),
         'seeds': list(recipe.seeds),
-        'selection': 'validation' if method.model != 'majority' else 'none',
+        'selection': 'validation' if method.module is not None else 'none',
         'train_regime': _regime(method, recipe),
         'protocols': row.protocols,
         'contribution': row.contribution,
@@ -227,7 +249,19 @@ def compare(reference: str, rows: dict[str, Row], metric: str) -> list[dict[str,
 
 def _regime(method: Method, recipe: Recipe) -> str:
   missing = recipe.train_missing
-  data = 'complete training data' if missing.kind == 'none' else f'training data incomplete: {describe(missing)}'
+  data = 'complete' if missing.kind == 'none' else describe(missing)
+  return regime_text(method, data, recipe)
+
+
+def regime_text(method: Method, missing: str, recipe: Recipe) -> str:
+  """What a method was trained on, in words.
+
+  Args:
+    method: which.
+    missing: what the training data lack; 'complete' for nothing.
+    recipe: says what is injected.
+  """
+  data = 'complete training data' if missing == 'complete' else f'training data incomplete: {missing}'
   injected = f'injected {describe(recipe.inject.missing())}' if method.inject else 'nothing injected'
   return f'{data}; {injected}'
 

@@ -22,13 +22,14 @@ from ml_collections.config_flags import config_flags
 from dream_jax.errors import UserError
 from dream_jax.suggest import did_you_mean, near
 
-MODES = ('train', 'evaluate', 'report', 'list')
+MODES = ('train', 'evaluate', 'study', 'report', 'list')
 USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [--config.FIELD=VALUE ...]
                                 [--mode=MODE] [--workdir=DIR]
 
   --config    Python file with get_config(); what follows a colon is its argument
   --workdir   folder of the run (default: runs/NAME[-VARIANT]); the same command again continues where it stopped
   --mode      train (default): train, select on validation, evaluate, report
+              study: many methods and training regimes (config.study), compared; goes on where it stopped
               evaluate: the evaluation again from the checkpoints
               report: tables and figures again from what is there
               list: what there is to choose from
@@ -82,17 +83,18 @@ def parse(argv: Sequence[str]) -> Arguments:
     hint = f'write --mode={extra[0]}' if extra[0] in MODES else 'every argument is a --flag=value'
     raise UserError(f'unexpected argument {extra[0]!r}; {hint}')
   mode, workdir = str(values['mode'].value), str(values['workdir'].value)
-  if config is None and (mode in ('train', 'evaluate') or (mode == 'report' and not workdir)):
+  if config is None and (mode in ('train', 'evaluate', 'study') or (mode == 'report' and not workdir)):
     raise UserError(f'--mode={mode} needs --config=configs/NAME.py{_known_configs()}')
-  return Arguments(mode, config, workdir or (default_workdir(name) if name else ''))
+  return Arguments(mode, config, workdir or (default_workdir(name, mode) if name else ''))
 
 
-def default_workdir(name: str) -> str:
-  """'runs/NAME' or 'runs/NAME-VARIANT' for a config string like 'configs/NAME.py:VARIANT'."""
+def default_workdir(name: str, mode: str = 'train') -> str:
+  """'runs/NAME' or 'runs/NAME-VARIANT' for a config string like 'configs/NAME.py:VARIANT'; a study has its own."""
   path, _, variant = name.partition(':')
   # A variant may hold anything; a folder's name should not.
   safe = re.sub(r'[^\w.,=+-]+', '_', variant)
-  return os.path.join('runs', Path(path).stem + (f'-{safe}' if safe else ''))
+  of_its_own = '-study' if mode == 'study' and Path(path).stem != 'study' else ''
+  return os.path.join('runs', Path(path).stem + (f'-{safe}' if safe else '') + of_its_own)
 
 
 def load_config(name: str) -> ConfigDict:

@@ -21,6 +21,10 @@ def run(arguments: flags.Arguments) -> None:
     from dream_jax.report import page
 
     page.write_report(arguments.workdir)
+  elif arguments.mode == 'study':
+    from dream_jax import study
+
+    study.study(arguments.config, arguments.workdir)
   else:
     from dream_jax import experiment
 

@@ -13,16 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from dream_jax import losses
 from dream_jax.data.prepare import Prepared
-from dream_jax.models.baselines.concat import ORACLE_MASK
-from dream_jax.models.baselines.late import owners
+from dream_jax.models.model import ORACLE_MASK, Model
 from dream_jax.models.registry import Method, build
-from dream_jax.parallel.mesh import check_divides, make_mesh, sharding
-from dream_jax.predict import Predictor
+from dream_jax.parallel.mesh import check_divides, make_mesh, put, sharding
+from dream_jax.predict import Predictor, eval_rows
 from dream_jax.recipe import Recipe
+from dream_jax.runs import Runs, with_values
 from dream_jax.spec import DatasetSpec
-from dream_jax.step import TrainState, create_optimizer, create_state, select_best, train_call
+from dream_jax.step import Selection, TrainState, create_optimizer, create_state, select_best, train_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,33 +30,47 @@ class Programs:
 
   Attributes:
     create: seeds -> state before the first step.
-    call: (state, batches, seeds) -> (state, terms); the state given is consumed.
-    select: (state, score) -> state; the state given is consumed.
+    call: (state, batches, seeds, values) -> (state, terms); the state given is consumed.
+    select: (selection, average, step, score) -> selection; the selection given is consumed.
     predictor: the forward pass.
     abstract_state: shapes and shardings of the state.
     mesh: of the devices.
     with_clean: whether batches hold the inputs before the injection.
     num_params: parameters of one seed.
+    step_flops: floating-point operations of one seed's gradient of one batch as XLA counts them before optimisation;
+      None where it does not say.
     compile_seconds: time spent tracing and compiling.
   """
 
   create: Callable[..., TrainState]
   call: Callable[..., Any]
-  select: Callable[..., TrainState]
+  select: Callable[..., Selection]
   predictor: Predictor
   abstract_state: TrainState
   mesh: Mesh
   with_clean: bool
   num_params: int
+  step_flops: float | None
   compile_seconds: float
 
 
-def program_key(method: Method, recipe: Recipe, spec: DatasetSpec) -> tuple[Any, ...]:
+def program_key(method: Method, recipe: Recipe, spec: DatasetSpec, runs: Runs | None = None) -> tuple[Any, ...]:
   """Methods of one recipe with equal keys compile to the same programs."""
-  return method.model, build(method, spec, recipe.model)
+  runs = Runs(recipe.seeds) if runs is None else runs
+  fields = tuple(field for field, _ in runs.values)
+  return build(method, spec, recipe.model, recipe.losses), recipe.optimizer, len(runs), fields
 
 
-def compile_programs(method: Method, recipe: Recipe, prepared: Prepared, *, num_steps: int, per_call: int) -> Programs:
+def compile_programs(
+  method: Method,
+  recipe: Recipe,
+  prepared: Prepared,
+  *,
+  num_steps: int,
+  per_call: int,
+  runs: Runs | None = None,
+  peek: bool = False,
+) -> Programs:
   """Traces and compiles for the shapes of a recipe, ahead of time.
 
   Args:
@@ -66,66 +79,99 @@ def compile_programs(method: Method, recipe: Recipe, prepared: Prepared, *, num_
     prepared: on what; its spec and the sizes of its splits matter.
     num_steps: length of training, which the learning rate depends on.
     per_call: K.
+    runs: what trains side by side; only their number and the fields they differ in matter. The recipe's seeds if None.
+    peek: whether states hold a selection by the test split, too.
   """
   start = time.perf_counter()
-  spec = prepared.spec
+  spec, runs = prepared.spec, Runs(recipe.seeds) if runs is None else runs
   mesh = make_mesh(recipe.parallel.seed, recipe.parallel.data)
-  check_divides(mesh, num_seeds=recipe.num_seeds, batch_size=recipe.train.batch_size)
-  model = build(method, spec, recipe.model)
-  loss = losses.method_loss(method, model, recipe.losses)
-  with_clean = losses.needs_clean(method, model)
+  check_divides(mesh, num_seeds=len(runs), batch_size=recipe.train.batch_size)
+  model = build(method, spec, recipe.model, recipe.losses)
   oracle = 'mask' in method.uses_oracle
-  optimizer = create_optimizer(recipe.optimizer, num_steps)
+
+  def make_run(values):
+    own = with_values(recipe, values)
+    return build(method, spec, own.model, own.losses).gradient, create_optimizer(own.optimizer, num_steps)
+
   by_seed, alone = sharding(mesh, 'seed'), sharding(mesh)
   # Shardings where a state has arrays.
-  where = TrainState(alone, *(by_seed for _ in dataclasses.fields(TrainState)[1:]))  # pyright: ignore[reportArgumentType]
+  where = TrainState(alone, by_seed, by_seed, by_seed, by_seed, by_seed)  # pyright: ignore[reportArgumentType]
   options = compiler_options()
-  seeds = jax.ShapeDtypeStruct((recipe.num_seeds,), jnp.uint32, sharding=by_seed)
+  seeds = jax.ShapeDtypeStruct((len(runs),), jnp.uint32, sharding=by_seed)
 
   sample = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in _inputs(spec, oracle).items()}
-  separate = method.model == 'unimodal'  # M models side by side, each selected by itself.
-  score_shape = (spec.num_modalities,) if separate else ()
-  create = jax.jit(lambda s: create_state(model, optimizer, sample, s, score_shape), out_shardings=where).lower(seeds)
+  score_shape = (spec.num_modalities,) if method.separate else ()
+  optimizer = create_optimizer(recipe.optimizer, num_steps)
+  create = jax.jit(
+    lambda s: create_state(model, optimizer, sample, s, score_shape=score_shape, peek=peek), out_shardings=where
+  ).lower(seeds)
   abstract = create.out_info
   spread = jax.tree.map(lambda x: by_seed, abstract).replace(step=alone)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, spread)
   call = jax.jit(
-    lambda state, batches, s: train_call(loss, optimizer, recipe.optimizer.average_decay, state, batches, s),
+    lambda state, batches, s, v: train_call(make_run, recipe.optimizer.average_decay, state, batches, s, v),
     donate_argnums=0,
     out_shardings=(where, alone),
   )
-  batch = _abstract_batch(spec, recipe, mesh, per_call, with_clean=with_clean, oracle=oracle)
+  batch = _abstract_batch(spec, recipe, mesh, per_call, len(runs), with_clean=model.reads_clean, oracle=oracle)
+  values = {field: jax.ShapeDtypeStruct(seeds.shape, jnp.float32, sharding=by_seed) for field in _traced(runs)}
   score = jax.ShapeDtypeStruct(seeds.shape + score_shape, jnp.float32, sharding=by_seed)
-  owner = owners(spec, abstract.params) if separate else None
-  select = jax.jit(lambda state, s: select_best(state, s, owner), donate_argnums=0, out_shardings=where)
+  owner = model.owners(abstract.params) if method.separate else None
+  select = jax.jit(
+    lambda chosen, average, step, s: select_best(chosen, average, step, s, owner),
+    donate_argnums=0,
+    out_shardings=by_seed,
+  )
   return Programs(
-    create=create.compile(compiler_options=options),
-    call=call.lower(abstract, batch, seeds).compile(compiler_options=options),
-    select=select.lower(abstract, score).compile(compiler_options=options),
+    create=create.compile(compiler_options=compiler_options(once=True)),
+    call=call.lower(abstract, batch, seeds, values).compile(compiler_options=options),
+    select=select.lower(abstract.best, abstract.average, abstract.step, score).compile(
+      compiler_options=compiler_options(once=True)
+    ),
     predictor=Predictor(
       model,
       mesh,
       abstract.params,
-      prepared,
-      batch_size=recipe.train.eval_batch_size,
+      _abstract_inputs(spec, eval_rows(prepared, mesh, recipe.train.eval_batch_size), mesh, oracle),
       compiler_options=options,
       oracle=oracle,
     ),
     abstract_state=abstract,
     mesh=mesh,
-    with_clean=with_clean,
-    num_params=sum(x.size for x in jax.tree.leaves(abstract.params)) // recipe.num_seeds,
+    with_clean=model.reads_clean,
+    num_params=sum(x.size for x in jax.tree.leaves(abstract.params)) // len(runs),
+    step_flops=_flops(model, abstract.params, batch),
     compile_seconds=time.perf_counter() - start,
   )
 
 
-def compiler_options() -> dict[str, Any]:
+def put_values(runs: Runs, mesh: Mesh) -> dict[str, jax.Array]:
+  """Settings of the runs as `Programs.call` takes them."""
+  chosen = dict(runs.values)
+  return put({field: np.asarray(chosen[field], np.float32) for field in _traced(runs)}, sharding(mesh, 'seed'))
+
+
+def _traced(runs: Runs) -> list[str]:
+  """Fields that the step reads; rates of injection are the data's."""
+  return [field for field, _ in runs.values if field != 'inject.rate']
+
+
+def _flops(model: Model, params: Any, batch: Any) -> float | None:
+  """Of one seed's gradient of one batch; counted on what is lowered, nothing is compiled."""
+  one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
+  rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), batch)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  cost = jax.jit(model.gradient).lower(one, rows, key).cost_analysis() or {}
+  return float(cost['flops']) if cost.get('flops', 0) > 0 else None
+
+
+def compiler_options(*, once: bool = False) -> dict[str, Any]:
   """Options of every compilation.
 
   On CPU the lower LLVM level compiles about three times faster, and the vectorised steps it makes run as fast or
-  faster (`benchmarks/compile_options.py`).
+  faster (`benchmarks/compile_options.py`). What runs a handful of times (`once`) is not optimised at all.
   """
-  return {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else {}
+  return {'xla_backend_optimization_level': 0 if once else 1} if jax.default_backend() == 'cpu' else {}
 
 
 def _inputs(spec: DatasetSpec, oracle: bool) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -140,11 +186,17 @@ def _inputs(spec: DatasetSpec, oracle: bool) -> dict[str, tuple[tuple[int, ...],
   return inputs
 
 
+def _abstract_inputs(spec: DatasetSpec, rows: int, mesh: Mesh, oracle: bool) -> dict[str, Any]:
+  """Shapes of a batch of evaluation."""
+  where = sharding(mesh, 'data')
+  return {n: jax.ShapeDtypeStruct((rows, *s), d, sharding=where) for n, (s, d) in _inputs(spec, oracle).items()}
+
+
 def _abstract_batch(
-  spec: DatasetSpec, recipe: Recipe, mesh: Mesh, per_call: int, *, with_clean: bool, oracle: bool
+  spec: DatasetSpec, recipe: Recipe, mesh: Mesh, per_call: int, num_runs: int, *, with_clean: bool, oracle: bool
 ) -> dict[str, Any]:
   """Shapes of one superbatch, as `data.pipeline.train_batches` makes it."""
-  lead = (per_call, recipe.num_seeds, recipe.train.batch_size)
+  lead = (per_call, num_runs, recipe.train.batch_size)
   where = sharding(mesh, None, 'seed', 'data')
 
   def leaf(shape, dtype):

@@ -1,12 +1,12 @@
 """Everything a run needs, as one tree of frozen dataclasses; a ConfigDict becomes a Recipe at the edge, once."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from dream_jax.data.missing import Missing
 from dream_jax.errors import UserError
-from dream_jax.losses import LossWeights
 from dream_jax.models.dream import DreamSettings
+from dream_jax.models.dream_objective import LossWeights
 from dream_jax.models.registry import find_method
 from dream_jax.settings import from_config
 
@@ -19,6 +19,8 @@ EXECUTION_FIELDS = (
   'parallel',
   'train.checkpoint_seconds',
   'train.eval_batch_size',
+  'train.data_path',
+  'study',
 )
 
 
@@ -61,6 +63,8 @@ class TrainSettings:
     num_evals: how many times validation is read; the best of them is selected.
     validation_draws: how many draws of missingness one reading of the validation set averages.
     eval_batch_size: samples a step of evaluation; any value gives the same metrics.
+    data_path: where batches are made: on the 'device' that holds the training data, or on the 'host' by tf.data; 'auto'
+      takes the device where they fit. The batches are the same.
     checkpoint_seconds: pause between checkpoints; the end of a method always saves one.
   """
 
@@ -69,6 +73,7 @@ class TrainSettings:
   num_evals: int = 12
   validation_draws: int = 4
   eval_batch_size: int = 1024
+  data_path: Literal['auto', 'device', 'host'] = 'auto'
   checkpoint_seconds: float = 20.0
 
 
@@ -93,6 +98,40 @@ class InjectSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SearchSettings:
+  """A random search of settings before a study: all points of a method train in one program, validation selects.
+
+  Attributes:
+    points: how many; the config's own settings are the first. 0 searches nothing.
+    seeds: runs a point, whose scores are averaged.
+    fields: (field, 'log' or 'linear', lowest, highest) of every setting that is drawn; see `runs.VECTOR_FIELDS`.
+  """
+
+  points: int = 0
+  seeds: int = 1
+  fields: tuple[tuple[str, str, float, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+  """Many methods under many training regimes.
+
+  Attributes:
+    methods: names; all share data, seeds, budget and protocols. The method under study, `model.name`, comes first.
+    regimes: what is missing from the training data, see `data.regimes`.
+    peek: whether to show, apart, what selecting checkpoints on the test split would have given.
+    valuation: whether to measure what each modality is worth to each method.
+    search: of settings, under the first regime.
+  """
+
+  methods: tuple[str, ...] = ()
+  regimes: tuple[str, ...] = ('complete',)
+  peek: bool = True
+  valuation: bool = True
+  search: SearchSettings = SearchSettings()
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
   """One run: data, methods, training and evaluation."""
 
@@ -109,6 +148,7 @@ class Recipe:
   optimizer: OptimizerSettings
   train: TrainSettings
   parallel: ParallelSettings
+  study: StudySettings = StudySettings()
 
   @property
   def seeds(self) -> tuple[int, ...]:
@@ -128,7 +168,7 @@ def recipe_from_config(config: Any) -> Recipe:
     UserError: an unknown field or method, a wrong type, or a value outside its range; the message names the field.
   """
   recipe = from_config(Recipe, config)
-  for method in recipe.methods:
+  for method in (*recipe.methods, *recipe.study.methods):
     find_method(method)
   r, m, t, o, p = recipe, recipe.model, recipe.train, recipe.optimizer, recipe.parallel
   _require(0 <= r.seed < 2**31, 'seed', r.seed, 'an integer in [0, 2^31)')
@@ -161,6 +201,12 @@ def recipe_from_config(config: Any) -> Recipe:
   for field in dataclasses.fields(r.losses):
     value = getattr(r.losses, field.name)
     _require(isinstance(value, str) or value >= 0, f'losses.{field.name}', value, 'at least 0')
+  search = r.study.search
+  _require(search.points >= 0, 'study.search.points', search.points, 'at least 0')
+  _require(search.seeds >= 1, 'study.search.seeds', search.seeds, 'at least 1')
+  for name, scale, low, high in search.fields:
+    right = scale in ('log', 'linear') and low <= high and (scale == 'linear' or low > 0)
+    _require(right, f'study.search.fields: {name}', (scale, low, high), "'log' or 'linear', then lowest and highest")
   for field, value in (('parallel.seed', p.seed), ('parallel.data', p.data)):
     _require(value >= 1 or value == -1, field, value, 'at least 1, or -1 for what is left')
   return recipe

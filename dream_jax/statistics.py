@@ -8,6 +8,7 @@ Three intervals, and what each covers:
 The training set is fixed in all three.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -106,13 +107,13 @@ def paired_comparison(scores_a, scores_b, *, num_resamples: int = 4000, seed: in
   difference = float(gap.mean())
   if not np.isfinite(difference):
     return Comparison(float('nan'), (float('nan'), float('nan')), float('nan'))
-  rng = np.random.default_rng(seed)
+  seeds, samples = _resamples(gap.shape[0], gap.shape[1], num_resamples, seed)
   draws = np.full(num_resamples, difference)
   num_seeds = gap.shape[0]
   if num_seeds > 1:
     stretch = _t_quantile(num_seeds) / special.ndtri(0.975) * np.sqrt(num_seeds / (num_seeds - 1))
-    draws += stretch * _resampled_means(rng, gap.mean(axis=1) - difference, num_resamples)
-  draws += _resampled_means(rng, gap.mean(axis=0) - difference, num_resamples)
+    draws += stretch * (seeds @ (gap.mean(axis=1) - difference))
+  draws += samples @ (gap.mean(axis=0) - difference)
   low, high = np.quantile(draws, (0.025, 0.975))
   tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
   return Comparison(difference, (float(low), float(high)), float(min(1.0, 2 * (tail + 1) / (num_resamples + 1))))
@@ -141,8 +142,21 @@ def _t_quantile(num_seeds):
   return special.stdtrit(num_seeds - 1, 0.975)
 
 
-def _resampled_means(rng, values, num_resamples):
-  """Means of resamples of `values` [n] with replacement, [num_resamples], drawn in chunks to bound the memory."""
-  rows = max(1, _CHUNK_VALUES // len(values))
-  sizes = [min(rows, num_resamples - start) for start in range(0, num_resamples, rows)]
-  return np.concatenate([values[rng.integers(len(values), size=(size, len(values)))].mean(axis=1) for size in sizes])
+@functools.lru_cache(maxsize=1)
+def _resamples(num_seeds, num_samples, num_resamples, seed):
+  """Weights of resamples with replacement, [num_resamples, num_seeds] and [num_resamples, num_samples].
+
+  A study makes hundreds of comparisons of one shape; each is a product with these matrices then.
+  """
+  rng = np.random.default_rng(seed)
+  return tuple(_weights(rng, size, num_resamples) for size in (num_seeds, num_samples))
+
+
+def _weights(rng, size, num_resamples):
+  counts = np.zeros((num_resamples, size), np.float32)
+  rows = max(1, _CHUNK_VALUES // size)
+  for start in range(0, num_resamples, rows):
+    drawn = rng.integers(size, size=(min(rows, num_resamples - start), size))
+    for row, places in enumerate(drawn, start):
+      counts[row] = np.bincount(places, minlength=size)
+  return counts / np.float32(size)

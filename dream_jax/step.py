@@ -5,7 +5,6 @@
 Dimension letters: S seeds, K steps a call, B batch.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,25 @@ from dream_jax.recipe import OptimizerSettings
 _INIT_STREAM, _STEP_STREAM = 0, 1
 
 
+# What one run is made of: its settings -> (gradient, optimizer).
+MakeRun = Callable[[dict[str, jax.Array]], tuple[Callable[..., Any], optax.GradientTransformation]]
+
+
+@flax.struct.dataclass
+class Selection:
+  """Parameters of the best score so far; leaves have a leading axis S.
+
+  Attributes:
+    params: the parameters.
+    score: float32 [S], higher is better; [S, M] where M models of one modality each train side by side.
+    step: int32, of the same shape, the step it was reached at.
+  """
+
+  params: Any
+  score: jax.Array
+  step: jax.Array
+
+
 @flax.struct.dataclass
 class TrainState:
   """All that a checkpoint holds; leaves have a leading axis S, but for the step.
@@ -28,26 +46,27 @@ class TrainState:
     params: parameters.
     average: running average of the parameters: what is validated, selected and used.
     opt_state: state of the optimizer.
-    best_params: parameters of the best validation score so far.
-    best_score: float32 [S], higher is better; [S, M] where M models of one modality each train side by side.
-    best_step: int32, of the same shape, the step it was reached at.
+    best: what validation selected so far.
+    peeked: what the test split would have selected; None but in a study of what that habit is worth.
   """
 
   step: jax.Array
   params: Any
   average: Any
   opt_state: Any
-  best_params: Any
-  best_score: jax.Array
-  best_step: jax.Array
+  best: Selection
+  peeked: Selection | None = None
 
 
 def create_optimizer(settings: OptimizerSettings, num_steps: int) -> optax.GradientTransformation:
-  """AdamW after clipping, with linear warm-up and cosine decay to zero over `num_steps`."""
+  """AdamW after clipping, with linear warm-up and cosine decay to zero over `num_steps`; rates may be traced values."""
   warmup = int(settings.warmup_fraction * num_steps)
-  rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, max(num_steps, warmup + 1))
+  shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(num_steps, warmup + 1))
   return optax.chain(
-    optax.clip_by_global_norm(settings.clip_norm), optax.adamw(rate, weight_decay=settings.weight_decay)
+    optax.clip_by_global_norm(settings.clip_norm),
+    optax.scale_by_adam(),
+    optax.add_decayed_weights(settings.weight_decay),
+    optax.scale_by_learning_rate(lambda count: settings.learning_rate * shape(count)),
   )
 
 
@@ -61,7 +80,9 @@ def create_state(
   optimizer: optax.GradientTransformation,
   inputs: dict[str, Any],
   seeds: jax.Array,
+  *,
   score_shape: tuple[int, ...] = (),
+  peek: bool = False,
 ) -> TrainState:
   """The state before the first step: every seed with an initialisation of its own.
 
@@ -71,52 +92,59 @@ def create_state(
     inputs: any batch of inputs, for shapes.
     seeds: uint32 [S].
     score_shape: of one seed's validation score: (M,) where every modality is a model of its own.
+    peek: whether there is a selection by the test split beside the one by validation.
   """
 
   def params_of(seed):
     return model.init({'params': seed_key(seed, _INIT_STREAM)}, inputs, train=False)['params']
 
   params = jax.vmap(params_of)(seeds)
+  shape = seeds.shape + score_shape
+  nothing = Selection(params, jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32))
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     average=params,
     opt_state=jax.vmap(optimizer.init)(params),
-    best_params=params,
-    best_score=jnp.full(seeds.shape + score_shape, -jnp.inf, jnp.float32),
-    best_step=jnp.zeros(seeds.shape + score_shape, jnp.int32),
+    best=nothing,
+    peeked=nothing if peek else None,
   )
 
 
 def train_call(
-  loss: Callable[..., Any],
-  optimizer: optax.GradientTransformation,
+  make_run: MakeRun,
   decay: float,
   state: TrainState,
   batches: dict[str, Any],
   seeds: jax.Array,
+  values: dict[str, jax.Array],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """K steps of all seeds: (state, mean of each loss term and of the gradient norm over the K steps, [S]).
+  """K steps of all seeds: (state, mean of each loss term and gradient norm over the K steps, [S]).
+
+  Norms of the gradients of single modalities' encoders are 'gradient_norm/NAME'.
 
   Args:
-    loss: (params, batch, rng) -> (total, terms).
-    optimizer: applied to each seed by itself.
+    make_run: settings of a run -> (gradient, optimizer), see `models.model.Model.gradient`.
     decay: of the running average of parameters, reached after a warm-up (Tarvainen & Valpola, 2017); 0 averages none.
     state: leading axis S.
     batches: leading axes [K, S, B].
     seeds: uint32 [S].
+    values: settings that differ between the runs, [S] each.
   """
 
-  def one_seed(params, opt_state, batch, seed, step):
+  def one_seed(params, opt_state, batch, seed, values, step):
+    gradient, optimizer = make_run(values)
     rng = jax.random.fold_in(seed_key(seed, _STEP_STREAM), step)
-    (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, rng)
+    (total, terms), grads = gradient(params, batch, rng)
     updates, opt_state = optimizer.update(grads, opt_state, params)
     terms = {**terms, 'loss': total, 'gradient_norm': optax.tree.norm(grads)}
+    for name, encoder in grads.get('encoders', {}).items():
+      terms[f'gradient_norm/{name}'] = optax.tree.norm(encoder)
     return optax.apply_updates(params, updates), opt_state, terms
 
   def one_step(state, batch):
-    params, opt_state, terms = jax.vmap(one_seed, in_axes=(0, 0, 0, 0, None))(
-      state.params, state.opt_state, batch, seeds, state.step
+    params, opt_state, terms = jax.vmap(one_seed, in_axes=(0, 0, 0, 0, 0, None))(
+      state.params, state.opt_state, batch, seeds, values, state.step
     )
     done = state.step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1.0 + done) / (10.0 + done))
@@ -129,25 +157,26 @@ def train_call(
   return state, jax.tree.map(lambda x: x.mean(0), terms)
 
 
-def select_best(state: TrainState, score: jax.Array, owner: Any = None) -> TrainState:
-  """The state after a reading of the validation set: each seed keeps its best parameters, the later of equals.
+def select_best(selection: Selection, average: Any, step: jax.Array, score: jax.Array, owner: Any = None) -> Selection:
+  """The selection after a reading of a split: each seed keeps its best parameters, the later of equals.
 
   Args:
-    state: leading axis S.
+    selection: leading axis S.
+    average: the parameters that were scored.
+    step: int32 [], when.
     score: float32 [S], or [S, M] for M separate models; higher is better, NaN never wins.
     owner: for M separate models, a tree like the parameters: which of them a leaf belongs to, -1 for a leaf [S, M, ...]
       that holds a part of each.
   """
-  better = score >= state.best_score
+  better = score >= selection.score
 
   def keep(new, old, index):
     mine = better if index < 0 else better[:, index]
     return jnp.where(mine.reshape(mine.shape + (1,) * (new.ndim - mine.ndim)), new, old)
 
-  owner = jax.tree.map(lambda _: -1, state.average) if owner is None else owner
-  return dataclasses.replace(
-    state,
-    best_params=jax.tree.map(keep, state.average, state.best_params, owner),
-    best_score=jnp.where(better, score, state.best_score),
-    best_step=jnp.where(better, state.step, state.best_step),
+  owner = jax.tree.map(lambda _: -1, average) if owner is None else owner
+  return Selection(
+    params=jax.tree.map(keep, average, selection.params, owner),
+    score=jnp.where(better, score, selection.score),
+    step=jnp.where(better, step, selection.step),
   )

@@ -16,16 +16,16 @@ import numpy as np
 
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.missing import Missing
-from dream_jax.data.pipeline import device_prefetch, train_batches
 from dream_jax.data.prepare import Prepared
+from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric, sample_scores
-from dream_jax.models.baselines.concat import ORACLE_MASK
+from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import Method
 from dream_jax.parallel.mesh import put, sharding
-from dream_jax.predict import label_scale
-from dream_jax.programs import Programs, compile_programs
+from dream_jax.programs import Programs, compile_programs, put_values
 from dream_jax.recipe import Recipe
-from dream_jax.step import TrainState
+from dream_jax.runs import Runs
+from dream_jax.step import Selection, TrainState
 from dream_jax.writers import MetricsWriter, Progress
 
 # A superbatch holds K steps of all seeds; more than this much memory a call gains nothing.
@@ -37,16 +37,14 @@ class Trained:
   """What training one method gives.
 
   Attributes:
-    params: selected parameters, leading axis S, on the host.
-    best_step: [S], the step they are from; [S, M] for single modalities, each selected by itself.
-    best_score: of the same shape, their validation score.
+    best: what validation selected, on the host, leading axis S.
+    peeked: what the test split would have selected; None unless asked for.
     compile_seconds: time spent compiling.
     train_seconds: time spent training and validating, compilation apart.
   """
 
-  params: Any
-  best_step: np.ndarray
-  best_score: np.ndarray
+  best: Selection
+  peeked: Selection | None
   compile_seconds: float
   train_seconds: float
 
@@ -66,7 +64,7 @@ class Schedule:
   per_call: int
 
 
-def make_schedule(recipe: Recipe, prepared: Prepared) -> Schedule:
+def make_schedule(recipe: Recipe, prepared: Prepared, num_runs: int) -> Schedule:
   """Steps of a run: `train.epochs` passes, rounded up so that calls and readings of the validation set come out even.
 
   The same for every method, so that all have one budget.
@@ -75,7 +73,7 @@ def make_schedule(recipe: Recipe, prepared: Prepared) -> Schedule:
   steps = max(1, t.epochs * len(prepared.splits['train']) // t.batch_size)
   evals = min(t.num_evals, steps)
   floats = 2 * sum(int(np.prod(m.shape)) for m in prepared.spec.modalities)  # inputs, and inputs before the injection
-  most = max(1, _CALL_BYTES // (4 * floats * t.batch_size * recipe.num_seeds))
+  most = max(1, _CALL_BYTES // (4 * floats * t.batch_size * num_runs))
   between = -(-steps // evals)
   calls = -(-between // most)
   per_call = -(-between // calls)
@@ -85,72 +83,85 @@ def make_schedule(recipe: Recipe, prepared: Prepared) -> Schedule:
 class Trainer:
   """One method on its way from initialisation to selected parameters; `run` resumes from its checkpoints."""
 
-  def __init__(self, method: Method, recipe: Recipe, prepared: Prepared, programs: Programs | None = None):
+  def __init__(
+    self,
+    method: Method,
+    recipe: Recipe,
+    feed: Feed,
+    *,
+    runs: Runs | None = None,
+    programs: Programs | None = None,
+    peek: bool = False,
+  ):
     """Compiles, unless programs are given.
 
     Args:
       method: what to train.
       recipe: how.
-      prepared: on what.
-      programs: of a method with an equal `program_key`, compiled for this recipe and data.
+      feed: on what.
+      runs: what trains side by side; a run for each of the recipe's seeds if None.
+      programs: of a method with an equal `program_key`, compiled for this recipe and data of these sizes.
+      peek: whether the test split selects, too, beside what validation selects and without touching it.
     """
-    self.method, self.recipe, self.prepared = method, recipe, prepared
+    self.method, self.recipe, self.feed, self.prepared = method, recipe, feed, feed.prepared
+    self.runs = Runs(recipe.seeds) if runs is None else runs
+    self.peek = peek
     self.inject = recipe.inject.missing() if method.inject else Missing()
-    self.schedule = make_schedule(recipe, prepared)
+    self.schedule = make_schedule(recipe, self.prepared, len(self.runs))
     self.compile_seconds = 0.0
     if programs is None:
       s = self.schedule
-      programs = compile_programs(method, recipe, prepared, num_steps=s.num_steps, per_call=s.per_call)
+      programs = compile_programs(
+        method, recipe, self.prepared, num_steps=s.num_steps, per_call=s.per_call, runs=self.runs, peek=peek
+      )
       self.compile_seconds = programs.compile_seconds
     self.programs = programs
-    self._scale = label_scale(prepared)
-    self.seeds = put(np.asarray(recipe.seeds, np.uint32), sharding(programs.mesh, 'seed'))
+    self.seeds = put(np.asarray(self.runs.seeds, np.uint32), sharding(programs.mesh, 'seed'))
+    self._values = put_values(self.runs, programs.mesh)
 
   def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
-    """Superbatches of the pipeline, from a step on."""
-    return train_batches(
-      self.prepared,
-      inject=self.inject,
+    """Superbatches from a step on, as the compiled call takes them."""
+    s = self.schedule
+    for batch in self.feed.batches(
+      self.inject if self.method.inject else self.recipe.inject.missing(),
+      # The same program makes batches of which nothing is removed: at rate 0.
+      rates=self.runs.of('inject.rate') if self.method.inject else (0.0,) * len(self.runs),
+      runs=self.runs,
       batch_size=self.recipe.train.batch_size,
-      seeds=self.recipe.seeds,
       start_step=start_step,
-      num_steps=self.schedule.num_steps - start_step,
-      steps_per_call=self.schedule.per_call,
+      num_steps=s.num_steps - start_step,
+      steps_per_call=s.per_call,
       with_clean=self.programs.with_clean,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
+    ):
+      if 'mask' in self.method.uses_oracle:
+        batch['inputs'] = {**batch['inputs'], ORACLE_MASK: batch['kept']}
+      yield batch
 
-  def put_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-    """A superbatch of the pipeline as the compiled call takes it."""
-    batch = {**batch, 'label': self._scale.standardise(batch['label'])}
-    if 'mask' in self.method.uses_oracle:
-      batch['inputs'] = {**batch['inputs'], ORACLE_MASK: batch['kept']}
-    return put(batch, sharding(self.programs.mesh, None, 'seed', 'data'))
-
-  def validate(self, params: Any) -> np.ndarray:
-    """Validation score of every seed, [S], higher is better: the primary metric under the missingness of training.
+  def score(self, params: Any, split: str) -> np.ndarray:
+    """Score of every seed on a split, [S], higher is better: the primary metric under the missingness of training.
 
     Regression is judged by minus the mean absolute error. Single modalities have a score each, [S, M].
     """
-    spec, split = self.prepared.spec, self.prepared.splits['validation']
+    spec, label = self.prepared.spec, self.prepared.splits[split].label
     higher = primary_metric(spec)[1]
     draws = self.recipe.train.validation_draws if self.method.inject else 1
-    total = np.zeros(self.programs.abstract_state.best_score.shape)
+    total = np.zeros(self.programs.abstract_state.best.score.shape)
     for draw in range(draws):
       outputs = self.programs.predictor.split(
-        params, split, missing=self.inject, seed=self.recipe.seed + draw, only=self._selection_output()
+        params,
+        self.feed.inputs,
+        split,
+        missing=self.inject,
+        seed=self.recipe.seed + draw,
+        only=('unimodal_predictions' if self.method.separate else 'prediction',),
       )
-      for i in range(self.recipe.num_seeds):
-        total[i] += self._score(outputs, i, split.label)
+      for i in range(len(self.runs)):
+        total[i] += self._score(outputs, i, label)
     return (total if higher else -total).astype(np.float32) / draws
-
-  def _selection_output(self) -> tuple[str, ...]:
-    return ('unimodal_predictions',) if self.method.model == 'unimodal' else ('prediction',)
 
   def _score(self, outputs: dict[str, np.ndarray], seed: int, label: np.ndarray) -> np.ndarray:
     spec = self.prepared.spec
-    if self.method.model == 'unimodal':
+    if self.method.separate:
       each = np.moveaxis(outputs['unimodal_predictions'][seed], 1, 0)
       return np.array([sample_scores(spec, prediction, label).mean() for prediction in each])
     return sample_scores(spec, outputs['prediction'][seed], label).mean()
@@ -175,17 +186,16 @@ class Trainer:
           self.schedule.num_steps,
           label=self.method.name,
           start=step,
-          examples_per_step=self.recipe.train.batch_size * self.recipe.num_seeds,
+          examples_per_step=self.recipe.train.batch_size * len(self.runs),
           enabled=main_process,
         ) as progress,
       ):
         state = self._loop(state, step, checkpoints, writer, progress, max_steps)
-      best_step, best_score = np.asarray(state.best_step), np.asarray(state.best_score)
-      params = jax.tree.map(np.asarray, state.best_params)
+      best, peeked = jax.tree.map(np.asarray, (state.best, state.peeked))
       if int(state.step) == self.schedule.num_steps != checkpoints.best_step():
-        checkpoints.save_best(self.schedule.num_steps, state.best_params)
+        checkpoints.save_best(self.schedule.num_steps, state.best.params)
       seconds = time.perf_counter() - start
-    return Trained(params, best_step, best_score, self.compile_seconds, seconds)
+    return Trained(best, peeked, self.compile_seconds, seconds)
 
   def _loop(self, state, step, checkpoints, writer, progress, max_steps) -> TrainState:
     """Calls, readings of the validation set and checkpoints until the schedule ends."""
@@ -193,19 +203,20 @@ class Trainer:
     end = s.num_steps if max_steps is None else min(max_steps, s.num_steps)
     saved = time.monotonic()
     pending: list[tuple[int, dict[str, jax.Array]]] = []
-    batches = device_prefetch(self.batches(step), self.put_batch) if step < end else iter(())
-    for batch in batches:
-      state, terms = self.programs.call(state, batch, self.seeds)
+    for batch in self.batches(step) if step < end else ():
+      state, terms = self.programs.call(state, batch, self.seeds, self._values)
       step += s.per_call
       # Metrics of a call are fetched after the next one is under way, so that reading them never stalls the device.
       note = self._write(writer, pending)
       pending.append((step, terms))
       progress.update(step, note)
       if step % s.eval_every == 0:
-        score = self.validate(state.average)
+        score = self.score(state.average, 'validation')
         self._write(writer, pending)
         writer.write(step, {'validation_score': score.reshape(len(score), -1).mean(1)})
-        state = self.programs.select(state, put(score, sharding(self.programs.mesh, 'seed')))
+        state = state.replace(best=self._select(state.best, state, score))
+        if self.peek:
+          state = state.replace(peeked=self._select(state.peeked, state, self.score(state.average, 'test')))
         progress.update(step, f'validation {score.mean():.4f}')
         if step < end and time.monotonic() - saved >= self.recipe.train.checkpoint_seconds:
           writer.flush()
@@ -218,6 +229,10 @@ class Trainer:
     if step > (checkpoints.latest_step() or 0):
       checkpoints.save(step, state)
     return state
+
+  def _select(self, selection: Selection | None, state: TrainState, score: np.ndarray) -> Selection:
+    where = sharding(self.programs.mesh, 'seed')
+    return self.programs.select(selection, state.average, state.step, put(score, where))
 
   def _write(self, writer: MetricsWriter, pending: list[tuple[int, dict[str, jax.Array]]]) -> str:
     note = ''

@@ -51,7 +51,8 @@ def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Ro
   path.parent.mkdir(parents=True, exist_ok=True)
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
   _write_npz(path.with_suffix('.npz'), arrays)
-  entries = [{'name': r.name, 'title': r.title, 'protocols': r.protocols, 'contribution': r.contribution} for r in rows]
+  kept = ('name', 'title', 'protocols', 'contribution', 'valuation', 'test_selected')
+  entries = [{field: getattr(row, field) for field in kept} for row in rows]
   write_json(path, {'facts': facts, 'rows': entries})
 
 
@@ -95,7 +96,7 @@ def write_predictor_parts(workdir: str, prepared: Prepared) -> None:
     _write_npz(folder / 'statistics.npz', arrays)
   if not (folder / 'spec.json').exists():
     scale = dataclasses.asdict(label_scale(prepared))
-    content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': _fingerprint(prepared)}
+    content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': fingerprint(prepared)}
     write_json(folder / 'spec.json', content)
 
 
@@ -109,15 +110,15 @@ def check_data(workdir: str, prepared: Prepared) -> None:
     made_with = json.loads((Path(workdir) / 'spec.json').read_text(encoding='utf-8')).get('data')
   except (OSError, ValueError, AttributeError):
     return  # Nothing to compare with; damage is told by whoever needs the file.
-  if made_with is not None and made_with != _fingerprint(prepared):
+  if made_with is not None and made_with != fingerprint(prepared):
     raise UserError(
       f'{workdir} was made with other data: samples, labels or values of {prepared.spec.name} have changed since; '
       'choose another --workdir, or bring the old data back'
     )
 
 
-def _fingerprint(prepared: Prepared) -> str:
-  """Of ids and labels of all samples, and of the statistics of the training values."""
+def fingerprint(prepared: Prepared) -> str:
+  """Hash of ids and labels of all samples, and of the statistics of the training values."""
   digest = hashlib.sha256()
   for name, split in prepared.splits.items():
     digest.update(f'{name}:{len(split)}'.encode() + split.keys.tobytes() + split.label.tobytes())

@@ -146,6 +146,7 @@ def draw_keep(
   keys: Array,
   epoch: int | Array,
   backend: NumpyBackend,
+  limit: Array | None = None,
 ) -> Keep:
   """All masks of a batch.
 
@@ -157,18 +158,21 @@ def draw_keep(
     keys: [B, 2] uint32 sample keys.
     epoch: an integer or uint32 [B].
     backend: whose arrays these are.
+    limit: uint32 [B], `counter.threshold` of a rate for each sample in the place of `missing.rate`.
   """
-  drawn = {'seed': seed, 'keys': keys, 'epoch': epoch, 'backend': backend}
+  drawn = {'seed': seed, 'keys': keys, 'epoch': epoch, 'backend': backend, 'limit': limit}
   slots = slot_keep(missing, spec, **drawn)
   frames = frame_keep(missing, spec, lengths=lengths, **drawn) if missing.kind in FRAME_KINDS else {}
   return Keep(slots, frames, _kept_share(spec, slots, frames, lengths, backend))
 
 
-def _thresholds(missing: Missing, spec: DatasetSpec, state, backend: NumpyBackend) -> Array:
+def _thresholds(missing: Missing, spec: DatasetSpec, state, backend: NumpyBackend, limit: Array | None) -> Array:
   """uint32 [B, M] (or [1, M]): a word below it means removed."""
   rates = dict(missing.rates)
   limits = np.array([[counter.threshold(rates.get(name, missing.rate)) for name in spec.names]], np.uint32)
   limits = backend.uint32(limits)
+  if limit is not None:
+    limits = backend.uint32(limit)[:, None] + (limits ^ limits)
   if missing.rate_law == 'fixed':
     return limits
   share, _ = counter.words(state, _RATE, 0, backend.arange(1), backend)
@@ -184,7 +188,14 @@ def _keep_one(removed: Array, spec: DatasetSpec, state, backend: NumpyBackend) -
 
 
 def slot_keep(
-  missing: Missing, spec: DatasetSpec, *, seed: int | Array, keys: Array, epoch: int | Array, backend: NumpyBackend
+  missing: Missing,
+  spec: DatasetSpec,
+  *,
+  seed: int | Array,
+  keys: Array,
+  epoch: int | Array,
+  backend: NumpyBackend,
+  limit: Array | None = None,
 ) -> Array:
   """Which modalities of each sample stay, bool [B, M]; under 'frames' and 'block' all sequences and tokens do.
 
@@ -195,6 +206,7 @@ def slot_keep(
     keys: [B, 2] uint32 sample keys.
     epoch: an integer or uint32 [B].
     backend: whose arrays these are.
+    limit: see `draw_keep`.
   """
   keys = backend.uint32(keys)
   if missing.kind in ('none', 'subset'):
@@ -202,7 +214,7 @@ def slot_keep(
     return (keys[:, :1] != keys[:, :1]) | backend.asarray(kept)
   state = counter.sample_state(seed, epoch, keys, backend)
   word, _ = counter.words(state, _MASK, backend.arange(spec.num_modalities), backend.arange(1), backend)
-  removed = word < _thresholds(missing, spec, state, backend)
+  removed = word < _thresholds(missing, spec, state, backend, limit)
   if missing.kind in FRAME_KINDS:
     removed = removed & backend.asarray(np.array([[not m.has_length for m in spec.modalities]]))
   return _keep_one(removed, spec, state, backend)
@@ -217,6 +229,7 @@ def frame_keep(
   keys: Array,
   epoch: int | Array,
   backend: NumpyBackend,
+  limit: Array | None = None,
 ) -> dict[str, Array]:
   """Which frames of each sequence stay under 'frames' and 'block', name -> bool [B, T]; True beyond the length.
 
@@ -228,22 +241,23 @@ def frame_keep(
     keys: [B, 2] uint32 sample keys.
     epoch: an integer or uint32 [B].
     backend: whose arrays these are.
+    limit: see `draw_keep`.
   """
   state = counter.sample_state(seed, epoch, keys, backend)
-  limits = _thresholds(missing, spec, state, backend)
+  limits = _thresholds(missing, spec, state, backend, limit)
   keep = {}
   for m, modality in enumerate(spec.modalities):
     if not modality.has_length:
       continue
     time = backend.arange(modality.shape[0])
     length = backend.int32(lengths[modality.name])[:, None]
-    limit = limits[:, m : m + 1]
+    share = limits[:, m : m + 1]
     if missing.kind == 'frames':
-      removed = counter.words(state, _FRAME, m, time, backend)[0] < limit
+      removed = counter.words(state, _FRAME, m, time, backend)[0] < share
     else:
       # The span is the rounded share of the length; its start is uniform among those that fit.
       word, _ = counter.words(state, _BLOCK, m, backend.arange(1), backend)
-      share = backend.shift_right(limit, 16)
+      share = backend.shift_right(share, 16)
       half = backend.uint32(2**15)
       span = backend.int32(backend.shift_right(backend.uint32(length) * share + half, 16))
       start = counter.below(word, length - span + backend.int32(1), backend)

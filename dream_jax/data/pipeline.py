@@ -1,8 +1,10 @@
-"""Batches: tf.data for training, many steps and seeds at once; plain NumPy for evaluation, every sample once.
+"""Batches: for training many steps and seeds at once; plain NumPy for evaluation, every sample once.
 
-The training pipeline is stateless. One element is a whole superbatch [K steps, S seeds, B rows]: its rows, masks and
-fills are computed by few big operations from the step counter, and start_step continues any run exactly. A process
-takes its rows of each global batch, so the global batch is the same on any number of processes.
+Training data come from tf.data on the host, or, where the data set fits there, from the devices themselves: the same
+bits, made by the same code (`device_batches.py`). The training pipeline is stateless. One element is a whole superbatch
+[K steps, S seeds, B rows]: its rows, masks and fills are computed by few big operations from the step counter, and
+start_step continues any run exactly. A process takes its rows of each global batch, so the global batch is the same on
+any number of processes.
 """
 
 from __future__ import annotations
@@ -38,10 +40,11 @@ def train_batches(
   num_steps: int,
   steps_per_call: int,
   with_clean: bool,
+  rates: Sequence[float] | None = None,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[Batch]:
-  """Superbatches of the training split, NumPy arrays with leading axes [K, S, B].
+  """Superbatches of the training split, NumPy arrays with leading axes [K, S, B], made by tf.data on the host.
 
   Every seed has its own order of samples and its own missingness; both are pure functions of the seed and the step.
 
@@ -54,6 +57,7 @@ def train_batches(
     num_steps: number of steps from there on.
     steps_per_call: K; the last superbatch has what is left.
     with_clean: whether to give the inputs before the injection, too.
+    rates: S rates in the place of `inject.rate`.
     process_index: which rows of the global batch are wanted.
     process_count: in how many parts it is cut.
 
@@ -64,35 +68,20 @@ def train_batches(
   Raises:
     UserError: a specification that does not fit the data, or sizes that do not divide.
   """
-  spec, split = prepared.spec, prepared.splits['train']
-  validate(inject, spec)
-  _check_size(inject, split, 'train')
+  check_training(prepared, inject, seeds, steps_per_call)
   local = _local_rows(batch_size, process_index, process_count)
-  if not seeds or steps_per_call < 1:
-    raise UserError(f'{len(seeds)} seeds and {steps_per_call} steps per call; expected at least 1 of each')
   tf = host_tensorflow.load()  # Not at the top: evaluation and the notebook API do without it.
 
   tensors = counter.backend('tensorflow')
   with tf.device('CPU:0'):
-    features = {name: tf.constant(x) for name, x in split.features.items()}
-    keys, label = tf.constant(split.keys), tf.constant(split.label)
-    zero = {name: tf.constant(x) for name, x in prepared.zero.items()}
-    seed_words = tf.constant(np.array([s & 0xFFFFFFFF for s in seeds], np.uint32))
+    data = tf.nest.map_structure(tf.constant, training_arrays(prepared, inject, seeds, rates))
 
   # Every op is written out; looking for Python control flow to translate would cost a second or two at the start.
   @tf.autograph.experimental.do_not_convert
   def superbatch(first):
     steps = tf.range(first, tf.minimum(first + steps_per_call, start_step + num_steps))
     positions = tf.range(local.start, local.stop, dtype=tf.int64)
-    rows, seed, epoch = batch_rows(steps, positions, seed_words, n=len(split), batch_size=batch_size, backend=tensors)
-    rows, seed, epoch = (tf.reshape(x, [-1]) for x in (rows, seed, epoch))
-    clean = {name: tf.gather(x, rows) for name, x in features.items()}
-    drawn = {'seed': seed, 'keys': tf.gather(keys, rows), 'epoch': epoch, 'backend': tensors}
-    keep = draw_keep(inject, spec, lengths=_lengths(spec, clean), **drawn)
-    inputs = fills.apply_missing(inject, spec, clean, zero=zero, donors=features, rows=rows, keep=keep, **drawn)
-    batch = {'inputs': inputs, 'label': tf.gather(label, rows), 'kept': keep.share}
-    if with_clean:
-      batch['clean'] = clean
+    batch = flat_batch(prepared.spec, inject, data, steps, positions, batch_size, with_clean, tensors)
     lead = (-1, len(seeds), len(local))
     return tf.nest.map_structure(lambda x: tf.reshape(x, lead + tuple(x.shape[1:])), batch)
 
@@ -100,6 +89,67 @@ def train_batches(
     dataset = tf.data.Dataset.range(start_step, start_step + num_steps, steps_per_call)
     dataset = dataset.map(superbatch, num_parallel_calls=_PARALLEL, deterministic=True).prefetch(_READY)
   return dataset.as_numpy_iterator()
+
+
+def training_arrays(
+  prepared: Prepared, inject: Missing, seeds: Sequence[int], rates: Sequence[float] | None
+) -> dict[str, Any]:
+  """What `flat_batch` reads, as NumPy arrays."""
+  split = prepared.splits['train']
+  return {
+    'features': dict(split.features),
+    'keys': split.keys,
+    'label': split.label,
+    'zero': dict(prepared.zero),
+    **per_run(inject, seeds, rates),
+  }
+
+
+def per_run(inject: Missing, seeds: Sequence[int], rates: Sequence[float] | None) -> dict[str, np.ndarray]:
+  """Seeds and injection thresholds of the runs, uint32 [S]."""
+  rates = (inject.rate,) * len(seeds) if rates is None else rates
+  return {
+    'seeds': np.array([s & 0xFFFFFFFF for s in seeds], np.uint32),
+    'limits': np.array([counter.threshold(rate) for rate in rates], np.uint32),
+  }
+
+
+def flat_batch(
+  spec: DatasetSpec,
+  inject: Missing,
+  data: dict[str, Any],
+  steps: Any,
+  positions: Any,
+  batch_size: int,
+  with_clean: bool,
+  backend: counter.NumpyBackend,
+  first: tuple[Any, Any] | None = None,
+) -> Batch:
+  """The samples [K S B, ...] of some steps of all runs, in the arrays of any framework."""
+  n = data['keys'].shape[0]
+  rows, seed, epoch = batch_rows(
+    steps, positions, data['seeds'], n=n, batch_size=batch_size, backend=backend, first=first
+  )
+  lead = backend.shape(rows)
+  limit = backend.broadcast_to(data['limits'][None, :, None], lead)
+  rows, seed, epoch, limit = (backend.reshape(x, (-1,)) for x in (rows, seed, epoch, limit))
+  clean = {name: backend.take(x, rows) for name, x in data['features'].items()}
+  drawn = {'seed': seed, 'keys': backend.take(data['keys'], rows), 'epoch': epoch, 'backend': backend}
+  keep = draw_keep(
+    inject, spec, lengths=_lengths(spec, clean), limit=limit if inject.kind == 'modality' else None, **drawn
+  )
+  inputs = fills.apply_missing(
+    inject, spec, clean, zero=data['zero'], donors=data['features'], rows=rows, keep=keep, **drawn
+  )
+  batch = {'inputs': inputs, 'label': backend.take(data['label'], rows), 'kept': keep.share}
+  return {**batch, 'clean': clean} if with_clean else batch
+
+
+def check_training(prepared: Prepared, inject: Missing, seeds: Sequence[int], steps_per_call: int) -> None:
+  validate(inject, prepared.spec)
+  _check_size(inject, prepared.splits['train'], 'train')
+  if not seeds or steps_per_call < 1:
+    raise UserError(f'{len(seeds)} seeds and {steps_per_call} steps per call; expected at least 1 of each')
 
 
 def eval_batches(

@@ -76,11 +76,17 @@ def _imbalanced(spec: DatasetSpec, fill: str, average: float) -> list[Condition]
 
   The averages are those of the rates; keeping at least one modality lowers what is really missing a little.
   """
-  m = spec.num_modalities
   heavy = min(0.9, 2 * average)
-  light = round((m * average - heavy) / (m - 1), 4)
   found = [Condition(f'all {average:g}', Missing('modality', average, fills=(fill,)))]
   for name in spec.names:
-    rates = tuple((other, heavy if other == name else light) for other in spec.names)
-    found.append(Condition(f'{name} {heavy:g}', Missing('imbalanced', rates=rates, fills=(fill,))))
+    found.append(
+      Condition(f'{name} {heavy:g}', Missing('imbalanced', rates=uneven(spec, name, average), fills=(fill,)))
+    )
   return found
+
+
+def uneven(spec: DatasetSpec, heavy: str, average: float) -> tuple[tuple[str, float], ...]:
+  """Rates of all modalities with this mean: min(0.9, twice the mean) for `heavy`, the others share the rest."""
+  rate = min(0.9, 2 * average)
+  light = round((spec.num_modalities * average - rate) / (spec.num_modalities - 1), 4)
+  return tuple((name, rate if name == heavy else light) for name in spec.names)

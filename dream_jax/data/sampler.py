@@ -65,7 +65,14 @@ def _round(half: Array, index: int, key: tuple[Array, Array], bound: Array, back
 
 
 def batch_rows(
-  steps: Array, positions: Array, seeds: Array, *, n: int, batch_size: int, backend: NumpyBackend
+  steps: Array,
+  positions: Array,
+  seeds: Array,
+  *,
+  n: int,
+  batch_size: int,
+  backend: NumpyBackend,
+  first: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array, Array]:
   """What each seed reads at each step.
 
@@ -76,13 +83,18 @@ def batch_rows(
     n: number of samples.
     batch_size: size of the global batch.
     backend: whose arrays these are.
+    first: epoch and position of the sample that step 0 starts with, for 32-bit integers that cannot count all samples
+      of a long run; (0, 0) when None.
 
   Returns:
     rows int32, seed uint32 and epoch uint32, each [K, S, B].
   """
   count = steps[:, None, None] * batch_size + positions[None, None, :]
   shape = (backend.shape(steps)[0], backend.shape(seeds)[0], backend.shape(positions)[0])
-  epoch = backend.broadcast_to(backend.uint32(count // n), shape)
+  if first is not None:
+    count = count + first[1]
+  epoch = backend.uint32(count // n)
+  epoch = backend.broadcast_to(epoch if first is None else epoch + backend.uint32(first[0]), shape)
   position = backend.broadcast_to(backend.uint32(count % n), shape)
   seed = backend.broadcast_to(backend.uint32(seeds)[None, :, None], shape)
   flat = (-1,)

@@ -21,14 +21,15 @@ from jax.lax import stop_gradient
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.contribution import ContributionEstimator, certainty_shapley
+from dream_jax.models.dream_objective import LossWeights, dream_terms
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.fusion import SoftMaskFusion
-from dream_jax.models.layers import SlotDense
+from dream_jax.models.layers import Dropout, SlotDense
+from dream_jax.models.model import Batch, Model
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.recognition import Recogniser
 from dream_jax.models.reconstruction import Reconstructor
 from dream_jax.models.sizes import Sizes
-from dream_jax.spec import DatasetSpec
 
 # Shares stay defined for a sample of which no modality says anything.
 _SMALLEST_MERIT = 0.02
@@ -80,21 +81,31 @@ class Trace:
   prior: jax.Array  # [K]
 
 
-class Dream(nn.Module):
-  """DREAM as a Flax module: `apply({'params': p}, inputs, train=False) -> Outputs`."""
+class Dream(Model):
+  """DREAM as a Flax module: `apply({'params': p}, inputs, train=False) -> Outputs`.
 
-  spec: DatasetSpec
-  settings: DreamSettings = DreamSettings()
+  Attributes:
+    sizes: sizes and switches.
+    weights: of the terms of the training loss.
+  """
+
+  sizes: DreamSettings = DreamSettings()
+  weights: LossWeights = LossWeights()
+
+  @property
+  def reads_clean(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Whether training compares reconstructions with what was removed."""
+    return self.sizes.reconstruct != 'never'
 
   def setup(self):
-    s = self.settings
+    s = self.sizes
     k = evidence.num_natural(self.spec)
     self.encoders = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout)
     self.heads = SlotDense(k)
     self.prior = self.param('prior', nn.initializers.zeros, (k,))
     if s.recognise:
       self.recogniser = Recogniser(self.spec, s.agreement)
-      self.doubt = nn.Dropout(s.doubt)
+      self.doubt = Dropout(s.doubt)
     if s.assess:
       self.estimator = ContributionEstimator()
     if s.reconstruct != 'never':
@@ -104,6 +115,10 @@ class Dream(nn.Module):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch; inputs are standardised features, each with batch axis B, and lengths of sequences."""
     return self.trace(inputs, train=train).outputs
+
+  def objective(self, batch: Batch) -> dict[str, jax.Array]:
+    """Terms of the training loss, see `dream_objective.py`."""
+    return dream_terms(self, batch)
 
   def encode(self, inputs: Inputs, *, train: bool = False) -> jax.Array:
     """Latents [B, M, D]."""
@@ -115,7 +130,7 @@ class Dream(nn.Module):
 
   def trace(self, inputs: Inputs, *, train: bool) -> Trace:
     """The forward pass with its intermediate values."""
-    s, m = self.settings, self.spec.num_modalities
+    s, m = self.sizes, self.spec.num_modalities
     # Encode. Each modality also predicts the target by itself: its evidence.
     z = self.encode(inputs, train=train)
     eta = evidence.from_raw(self.spec, self.heads(z))

@@ -7,9 +7,11 @@ and XLA turns a convolution with batched kernels into a grouped one, which is sl
 from collections.abc import Mapping
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dream_jax.models.layers import Dropout
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 Inputs = Mapping[str, jax.Array]
@@ -36,13 +38,17 @@ def shifted(x: jax.Array, axis: int) -> jax.Array:
 
 
 class SequenceEncoder(nn.Module):
-  """Temporal convolutions of stride 2 with masked mean and max pooling: [B, T, D_in] -> [B, D]."""
+  """Temporal convolutions of stride 2 with masked mean and max pooling: [B, T, D_in] -> [B, D].
+
+  Without `pool` the frames before pooling and their mask: [B, T', D] and bool [B, T'].
+  """
 
   width: int
   num_layers: int = 2
+  pool: bool = True
 
   @nn.compact
-  def __call__(self, x: jax.Array, length: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, length: jax.Array):
     mask = time_mask(length, x.shape[1])
     if x.shape[-1] > self.width:  # wide features are projected first: the three-frame kernel would triple their cost
       x = nn.Dense(self.width, name='project')(x)
@@ -50,21 +56,27 @@ class SequenceEncoder(nn.Module):
       x = shifted(x * mask[..., None].astype(x.dtype), axis=1)[:, ::2]
       mask = mask[:, ::2]
       x = nn.gelu(nn.Dense(self.width, name=f'conv{i}')(x))
+    if not self.pool:
+      return x, mask
     highest = jnp.max(jnp.where(mask[..., None], x, -1e9), axis=1)
     highest = jnp.where(mask.any(-1)[:, None], highest, 0.0)
     return nn.Dense(self.width, name='out')(jnp.concatenate([masked_mean(x, mask), highest], axis=-1))
 
 
 class TransformerEncoder(nn.Module):
-  """A small pre-norm transformer with learned positions and masked mean pooling: [B, T, D_in] -> [B, D]."""
+  """A small pre-norm transformer with learned positions and masked mean pooling: [B, T, D_in] -> [B, D].
+
+  Without `pool` the frames before pooling and their mask: [B, T, D] and bool [B, T].
+  """
 
   width: int
   num_layers: int = 2
   num_heads: int = 4
-  dropout: float = 0.1
+  pool: bool = True
+  dropout: float | jax.Array = 0.1
 
   @nn.compact
-  def __call__(self, x: jax.Array, length: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, length: jax.Array, *, train: bool):
     mask = time_mask(length, x.shape[1])
     position = self.param('position', nn.initializers.normal(0.02), (x.shape[1], self.width))
     x = nn.Dense(self.width, name='project')(x) + position[None]
@@ -73,22 +85,25 @@ class TransformerEncoder(nn.Module):
       y = nn.LayerNorm(name=f'norm_attention{i}')(x)
       y = nn.MultiHeadDotProductAttention(
         self.num_heads,
-        dropout_rate=self.dropout,
-        broadcast_dropout=False,
-        deterministic=not train,
+        deterministic=True,  # Dropout is on the result, below.
         name=f'attention{i}',
       )(y, y, mask=attend)
-      x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
+      x = x + Dropout(self.dropout)(y, deterministic=not train)
       y = nn.LayerNorm(name=f'norm_mlp{i}')(x)
       y = nn.Dense(self.width, name=f'mlp_out{i}')(nn.gelu(nn.Dense(2 * self.width, name=f'mlp_in{i}')(y)))
-      x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
-    return masked_mean(nn.LayerNorm(name='norm')(x), mask)
+      x = x + Dropout(self.dropout)(y, deterministic=not train)
+    x = nn.LayerNorm(name='norm')(x)
+    return masked_mean(x, mask) if self.pool else (x, mask)
 
 
 class ImageEncoder(nn.Module):
-  """3x3 convolutions, halving the larger sides until at most 4x4 remain: [B, H, W, C_in] -> [B, D]."""
+  """3x3 convolutions, halving the larger sides until at most 4x4 remain: [B, H, W, C_in] -> [B, D].
+
+  Without `pool` the places that remain as a sequence, [B, H' W', D].
+  """
 
   width: int
+  pool: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -98,7 +113,9 @@ class ImageEncoder(nn.Module):
       x = shifted(shifted(x, axis=1), axis=2)[:, :: step[0], :: step[1]]
       x = nn.gelu(nn.Dense(features, name=f'conv{i}')(x))
       features, i = self.width, i + 1
-    return nn.Dense(self.width, name='out')(x.reshape(x.shape[0], -1))
+    return (
+      nn.Dense(self.width, name='out')(x.reshape(x.shape[0], -1)) if self.pool else x.reshape(x.shape[0], -1, features)
+    )
 
 
 class VectorEncoder(nn.Module):
@@ -113,38 +130,45 @@ class VectorEncoder(nn.Module):
 
 
 class ModalityEncoder(nn.Module):
-  """Encodes one modality to a layer-normalised latent [B, D], whatever its kind.
+  """Encodes one modality, whatever its kind: layer-normalised latents [B, D].
+
+  Without `pool` tokens and which of them are there: [B, T, D] and bool [B, T]; a vector is one token.
 
   Attributes:
     modality: what it encodes.
     width: D.
     sequence_encoder: 'tcn' or 'transformer', for sequences and tokens.
     dropout: rate on the latent, and inside the transformer.
+    pool: one latent, or tokens.
   """
 
   modality: ModalitySpec
   width: int
   sequence_encoder: str = 'tcn'
-  dropout: float = 0.1
+  dropout: float | jax.Array = 0.1
+  pool: bool = True
 
   @nn.compact
-  def __call__(self, inputs: Inputs, *, train: bool) -> jax.Array:
+  def __call__(self, inputs: Inputs, *, train: bool):
     m = self.modality
     x = inputs[m.name]
     if m.has_length:
       if m.kind == 'tokens':
         x = nn.Embed(m.vocab_size, self.width, name='table')(x)
       if self.sequence_encoder == 'transformer':
-        encoder = TransformerEncoder(self.width, dropout=self.dropout, name='sequence')
+        encoder = TransformerEncoder(self.width, dropout=self.dropout, pool=self.pool, name='sequence')
         z = encoder(x, inputs[m.length_name], train=train)
       else:
-        z = SequenceEncoder(self.width, name='sequence')(x, inputs[m.length_name])
+        z = SequenceEncoder(self.width, pool=self.pool, name='sequence')(x, inputs[m.length_name])
     elif m.kind == 'image':
-      z = ImageEncoder(self.width, name='image')(x)
+      z = ImageEncoder(self.width, self.pool, name='image')(x)
     else:
       z = VectorEncoder(self.width, name='vector')(x)
+      z = z if self.pool else z[:, None]
+    z, mask = z if isinstance(z, tuple) else (z, jnp.ones(z.shape[:2], bool))
     z = nn.LayerNorm(name='norm')(z)
-    return nn.Dropout(self.dropout, deterministic=not train)(z)
+    z = Dropout(self.dropout)(z, deterministic=not train)
+    return z if self.pool else (z, mask)
 
 
 class Encoders(nn.Module):
@@ -153,7 +177,7 @@ class Encoders(nn.Module):
   spec: DatasetSpec
   width: int
   sequence_encoder: str = 'tcn'
-  dropout: float = 0.1
+  dropout: float | jax.Array = 0.1
 
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool) -> jax.Array:
@@ -164,3 +188,44 @@ class Encoders(nn.Module):
       ],
       axis=1,
     )
+
+
+@flax.struct.dataclass
+class Tokens:
+  """Tokens of all modalities, padded to the longest.
+
+  Attributes:
+    values: [B, M, T, D]; zero where there is none.
+    mask: bool [B, M, T], which of them are there.
+  """
+
+  values: jax.Array
+  mask: jax.Array
+
+  def mean(self) -> jax.Array:
+    """Mean over the tokens that are there, [B, M, D]; zero where there is none."""
+    weight = self.mask[..., None].astype(self.values.dtype)
+    return (self.values * weight).sum(2) / jnp.maximum(weight.sum(2), 1.0)
+
+
+class TokenEncoders(nn.Module):
+  """As `Encoders`, without pooling: inputs -> `Tokens`. Of T frames of a sequence the default encoder leaves T / 4."""
+
+  spec: DatasetSpec
+  width: int
+  sequence_encoder: str = 'tcn'
+  dropout: float | jax.Array = 0.1
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, *, train: bool) -> Tokens:
+    parts = [
+      ModalityEncoder(m, self.width, self.sequence_encoder, self.dropout, pool=False, name=m.name)(inputs, train=train)
+      for m in self.spec.modalities
+    ]
+    longest = max(z.shape[1] for z, _ in parts)
+    values, masks = [], []
+    for z, mask in parts:
+      missing = longest - z.shape[1]
+      values.append(jnp.pad(jnp.where(mask[..., None], z, jnp.zeros((), z.dtype)), ((0, 0), (0, missing), (0, 0))))
+      masks.append(jnp.pad(mask, ((0, 0), (0, missing))))
+    return Tokens(jnp.stack(values, axis=1), jnp.stack(masks, axis=1))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dream_jax.models import evidence
-from dream_jax.models.layers import SlotDense
+from dream_jax.models.layers import Dropout, SlotDense
 from dream_jax.spec import DatasetSpec
 
 
@@ -24,13 +24,13 @@ class SoftMaskFusion(nn.Module):
 
   spec: DatasetSpec
   hidden: int = 64
-  dropout: float = 0.3
+  dropout: float | jax.Array = 0.3
 
   @nn.compact
   def __call__(self, z: jax.Array, eta: jax.Array, prior: jax.Array, weights: jax.Array, *, train: bool) -> jax.Array:
     """`z` [B, M, D] latents, `eta` [B, M, K] evidence, `prior` [K], `weights` [B, G, M]."""
     x = jnp.einsum('bgm,bmh->bgh', weights, SlotDense(self.hidden, name='slots')(z))
     x = nn.gelu(x + nn.Dense(self.hidden, name='weights')(weights))
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = Dropout(self.dropout)(x, deterministic=not train)
     correction = nn.Dense(self.spec.num_outputs, kernel_init=nn.initializers.zeros, name='out')(x)
     return evidence.predict(self.spec, prior, jnp.einsum('bgm,bmk->bgk', weights, eta)) + correction

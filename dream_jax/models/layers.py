@@ -1,8 +1,25 @@
-"""Layers over modality slots: every modality has weights of its own, all are computed in one batched product."""
+"""Layers: modality slots with weights of their own, computed in one batched product, and dropout at a traced rate."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+class Dropout(nn.Module):
+  """Dropout whose rate may be a traced value: runs that train side by side have rates of their own.
+
+  Flax's own compares the rate with zero in Python.
+  """
+
+  rate: float | jax.Array
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+    if deterministic or (isinstance(self.rate, float) and self.rate == 0.0):
+      return x
+    keep = jnp.asarray(1.0 - self.rate, x.dtype)
+    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, x.shape)
+    return jnp.where(kept, x / keep, jnp.zeros((), x.dtype))
 
 
 class SlotDense(nn.Module):
@@ -23,9 +40,9 @@ class SlotHeads(nn.Module):
 
   features: int
   hidden: int
-  dropout: float
+  dropout: float | jax.Array
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     x = nn.gelu(SlotDense(self.hidden, name='in')(x))
-    return SlotDense(self.features, name='out')(nn.Dropout(self.dropout, deterministic=not train)(x))
+    return SlotDense(self.features, name='out')(Dropout(self.dropout)(x, deterministic=not train))

@@ -1,14 +1,14 @@
-"""The methods by name: which module each one trains, what it is told, and which rows of a table it fills."""
+"""The methods by name: which module each one trains, what it is told, and where it comes from."""
 
 import dataclasses
-from typing import Literal
-
-import flax.linen as nn
+from typing import Any
 
 from dream_jax.errors import UserError
 from dream_jax.models.baselines.concat import Concat
-from dream_jax.models.baselines.late import SeparateHeads
+from dream_jax.models.baselines.late import SeparateHeads, SingleModalities
 from dream_jax.models.dream import Dream, DreamSettings
+from dream_jax.models.dream_objective import LossWeights
+from dream_jax.models.model import Model
 from dream_jax.spec import DatasetSpec
 from dream_jax.suggest import did_you_mean
 
@@ -20,33 +20,43 @@ class Method:
   Attributes:
     name: key in configs and results.
     title: how tables call it.
-    model: which module; 'majority' trains nothing.
+    module: what it trains; None for the predictor that trains nothing.
+    options: fields of the module beside those of `Model`, as pairs.
     inject: whether training drops modalities (and validation with it).
-    hidden_layer: whether separate heads have a hidden layer.
     uses_oracle: what it is told that a user would not know; marked in every table.
+    source: where it was published; empty for plain controls.
   """
 
   name: str
   title: str
-  model: Literal['dream', 'concat', 'late', 'unimodal', 'oracle', 'majority']
+  module: type[Model] | None
+  options: tuple[tuple[str, Any], ...] = ()
   inject: bool = True
-  hidden_layer: bool = False
   uses_oracle: tuple[str, ...] = ()
+  source: str = ''
+
+  @property
+  def separate(self) -> bool:
+    """Whether it is a model of each modality, side by side: a row of the table each."""
+    return self.module is not None and self.module.separate
 
 
 METHODS = {
   method.name: method
   for method in (
-    Method('dream', 'DREAM', 'dream'),
-    Method('concat', 'Concat', 'concat', inject=False),
-    Method('concat+dropout', 'Concat + dropout', 'concat'),
-    Method('late+dropout', 'Late averaging + dropout', 'late'),
-    Method('late-mlp+dropout', 'Late averaging, MLP heads + dropout', 'late', hidden_layer=True),
-    Method('unimodal', 'Single modality', 'unimodal', inject=False, hidden_layer=True),
-    Method('majority', 'Majority / mean', 'majority', inject=False),
-    Method('oracle+dropout', 'Concat + dropout, told the mask', 'oracle', uses_oracle=('mask',)),
+    Method('dream', 'DREAM', Dream, source='our design after Bi et al., Findings of EMNLP 2025 (abstract)'),
+    Method('concat', 'Concat', Concat, inject=False),
+    Method('concat+dropout', 'Concat + dropout', Concat),
+    Method('late+dropout', 'Late averaging + dropout', SeparateHeads),
+    Method('late-mlp+dropout', 'Late averaging, MLP heads + dropout', SeparateHeads, (('hidden_layer', True),)),
+    Method('unimodal', 'Single modality', SingleModalities, (('hidden_layer', True),), inject=False),
+    Method('majority', 'Majority / mean', None, inject=False),
+    Method('oracle+dropout', 'Concat + dropout, told the mask', Concat, (('oracle', True),), uses_oracle=('mask',)),
   )
 }
+
+
+DEFAULT_WEIGHTS = LossWeights()
 
 
 def find_method(name: str) -> Method:
@@ -60,12 +70,10 @@ def find_method(name: str) -> Method:
   return METHODS[name]
 
 
-def build(method: Method, spec: DatasetSpec, settings: DreamSettings) -> nn.Module:
-  """The Flax module of a trained method; controls share the sizes of `settings`."""
-  if method.model == 'dream':
-    return Dream(spec, settings)
-  if method.model in ('concat', 'oracle'):
-    return Concat(spec, settings.sizes(), oracle=method.model == 'oracle')
-  if method.model in ('late', 'unimodal'):
-    return SeparateHeads(spec, settings.sizes(), method.hidden_layer)
-  raise ValueError(f'{method.name} trains no module')
+def build(method: Method, spec: DatasetSpec, settings: DreamSettings, weights: LossWeights = DEFAULT_WEIGHTS) -> Model:
+  """The Flax module of a trained method; controls share the sizes of `settings`, `weights` are of DREAM's loss."""
+  if method.module is None:
+    raise ValueError(f'{method.name} trains no module')
+  if issubclass(method.module, Dream):
+    return method.module(spec, settings, weights, **dict(method.options))
+  return method.module(spec, settings.sizes(), **dict(method.options))

@@ -219,3 +219,7 @@ def _has(results, protocol, metric):
 
 def _plain(value):
   return f'{value:.3f}' if np.isfinite(value) else '–'
+
+
+def study_text(results: dict, width: int = 120) -> str:
+  return terminal_text(results, width)

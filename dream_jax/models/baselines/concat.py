@@ -7,14 +7,12 @@ slots hold real content and reads zeros in the others: an upper reference that n
 import flax.linen as nn
 
 from dream_jax.models.encoders import Encoders, Inputs
+from dream_jax.models.layers import Dropout
+from dream_jax.models.model import ORACLE_MASK, Model
 from dream_jax.models.outputs import Outputs
-from dream_jax.models.sizes import Sizes
-from dream_jax.spec import DatasetSpec
-
-ORACLE_MASK = 'oracle_mask'
 
 
-class Concat(nn.Module):
+class Concat(Model):
   """Prediction from concatenated latents.
 
   Attributes:
@@ -23,8 +21,6 @@ class Concat(nn.Module):
     oracle: whether `inputs['oracle_mask']` [B, M], the share of each slot that is real, multiplies the latents.
   """
 
-  spec: DatasetSpec
-  sizes: Sizes = Sizes()
   oracle: bool = False
 
   @nn.compact
@@ -34,5 +30,5 @@ class Concat(nn.Module):
     if self.oracle:
       z = z * inputs[ORACLE_MASK][..., None]
     h = nn.gelu(nn.Dense(s.hidden, name='in')(z.reshape(z.shape[0], -1)))
-    h = nn.Dropout(s.head_dropout, deterministic=not train)(h)
+    h = Dropout(s.head_dropout)(h, deterministic=not train)
     return Outputs(prediction=nn.Dense(self.spec.num_outputs, name='out')(h), latents=z)

@@ -1,0 +1,111 @@
+"""What methods read: the training batches and the inputs of evaluation of one prepared data set, shared by all.
+
+Training data lie on the devices when they fit, and batches are made there; tf.data makes the same bits on the host
+otherwise.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from dream_jax.data import memory
+from dream_jax.data.device_batches import DeviceBatches
+from dream_jax.data.missing import Missing
+from dream_jax.data.pipeline import device_prefetch, train_batches
+from dream_jax.data.prepare import Prepared
+from dream_jax.parallel.mesh import make_mesh, put, sharding
+from dream_jax.predict import EvalInputs
+from dream_jax.programs import compiler_options
+from dream_jax.recipe import Recipe
+from dream_jax.runs import Runs
+
+# Shares of the memory that is left: parameters, activations and superbatches need the rest.
+_DATA_SHARE, _INPUTS_SHARE = 0.25, 0.125
+
+
+class Feed:
+  """A data set with everything that is made from it once and read by every method.
+
+  Attributes:
+    prepared: the data.
+    inputs: inputs of evaluation.
+    on_device: whether training data lie on the devices.
+    compile_seconds: time spent on compiling the programs that make batches.
+  """
+
+  def __init__(self, recipe: Recipe, prepared: Prepared):
+    """Decides where the data lie.
+
+    Args:
+      recipe: names the mesh, the sizes of batches and, if not 'auto', the place.
+      prepared: the data.
+    """
+    self.prepared = prepared
+    self.mesh = make_mesh(recipe.parallel.seed, recipe.parallel.data)
+    left = device_bytes_left()
+    keep = int(_INPUTS_SHARE * left) if left is not None else 0
+    self.inputs = EvalInputs(prepared, self.mesh, batch_size=recipe.train.eval_batch_size, keep_bytes=keep)
+    self.size = sum(x.nbytes for x in prepared.splits['train'].features.values())
+    fits = left is not None and self.size <= _DATA_SHARE * left
+    self.on_device = recipe.train.data_path == 'device' or (recipe.train.data_path == 'auto' and fits)
+    self._makers: dict[Any, DeviceBatches] = {}
+
+  def describe(self) -> str:
+    """Where the training data lie, in a line for the user."""
+    size = memory.show(self.size)
+    if self.on_device:
+      return f'training data ({size}) lie on the device: batches are made there'
+    return f'training data ({size}) stay on the host: tf.data makes batches'
+
+  def batches(
+    self,
+    inject: Missing,
+    *,
+    rates: tuple[float, ...] | None,
+    runs: Runs,
+    batch_size: int,
+    start_step: int,
+    num_steps: int,
+    steps_per_call: int,
+    with_clean: bool,
+  ) -> Iterator[dict[str, Any]]:
+    """Superbatches on the devices, labels standardised; see `data.pipeline.train_batches`."""
+    where = sharding(self.mesh, None, 'seed', 'data')
+    shape = {'inject': inject, 'batch_size': batch_size, 'steps_per_call': steps_per_call, 'with_clean': with_clean}
+    scale = self.inputs.scale
+    if not self.on_device:
+      made = train_batches(
+        self.prepared,
+        seeds=runs.seeds,
+        rates=rates,
+        start_step=start_step,
+        num_steps=num_steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **shape,
+      )
+      yield from device_prefetch(made, lambda b: put({**b, 'label': scale.standardise(b['label'])}, where))
+      return
+    key = (*shape.values(), len(runs))
+    if key not in self._makers:
+      self._makers[key] = DeviceBatches(
+        self.prepared,
+        num_seeds=len(runs),
+        label=scale.standardise(self.prepared.splits['train'].label),
+        everywhere=sharding(self.mesh),
+        out=where,
+        compiler_options=compiler_options(),
+        **shape,
+      )
+    yield from self._makers[key].batches(runs.seeds, rates, start_step=start_step, num_steps=num_steps)
+
+
+def device_bytes_left() -> int | None:
+  """Bytes that the first device may still take: what its allocator says, or the memory of the host for a CPU."""
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu':
+    left = memory.available_bytes()
+    return None if left is None else left // len(jax.local_devices())
+  stats = device.memory_stats() or {}
+  return stats['bytes_limit'] - stats['bytes_in_use'] if 'bytes_limit' in stats else None

@@ -1,0 +1,93 @@
+"""What DREAM learns from. It may use what the trainer itself removed; the forward pass never sees it."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from dream_jax.models import evidence
+from dream_jax.models.coalitions import coalition_matrix
+from dream_jax.models.contribution import coalition_values, contribution_target
+from dream_jax.models.objective import label_of_each, task_loss
+from dream_jax.models.reconstruction import reconstruction_quality
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+  """Weights of the terms beside the task loss; 0 turns a term off.
+
+  Attributes:
+    unimodal: every modality predicts the target alone.
+    coalition: a random coalition of modalities predicts it.
+    estimator: estimated contributions follow the target.
+    recognition: the posterior over coalitions names the one that the trainer left intact.
+    reconstruction: translators meet the latent of the content that the trainer removed.
+    confidence: predicted against actual quality of reconstructions.
+    target: which contribution target the estimator learns.
+  """
+
+  unimodal: float = 0.3
+  coalition: float = 0.5
+  estimator: float = 1.0
+  recognition: float = 1.0
+  reconstruction: float = 1.0
+  confidence: float = 0.2
+  target: Literal['shapley', 'leave_one_out', 'confidence'] = 'shapley'
+
+
+def draw_coalition(key: jax.Array, coalitions: jax.Array, kept: jax.Array) -> jax.Array:
+  """Row of a coalition drawn uniformly among those whose members were all kept, int32 [B].
+
+  Args:
+    key: of the draw.
+    coalitions: bool [G, M].
+    kept: bool [B, M], at least one a row.
+  """
+  allowed = (~coalitions[None] | kept[:, None, :]).all(-1)
+  return jax.random.categorical(key, jnp.where(allowed, 0.0, -jnp.inf), axis=-1)
+
+
+def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
+  """The weighted terms of `Model.objective`.
+
+  Args:
+    model: a bound `Dream`; its `weights` are those of the terms.
+    batch: see `Model.objective`.
+  """
+  spec, label, settings, weights = model.spec, batch['label'], model.sizes, model.weights
+  t = model.trace(batch['inputs'], train=True)
+  out = t.outputs
+  kept = batch['kept'] >= 0.5
+  terms = {'task': task_loss(spec, out.prediction, label)}
+  every_label = label_of_each(t.unimodal_evidence, label)
+  likelihood = evidence.log_likelihood(spec, t.prior, t.unimodal_evidence, every_label)
+  # Content that the trainer removed says nothing about this label; learning from it would blunt the evidence.
+  intact = kept.astype(likelihood.dtype)
+  terms['unimodal'] = -((intact * likelihood).sum(0) / jnp.maximum(intact.sum(0), 1.0)).sum()
+
+  coalitions = jnp.asarray(coalition_matrix(spec.num_modalities))
+  drawn = draw_coalition(model.make_rng('draw'), coalitions, kept)
+  predicted = jnp.take_along_axis(t.coalition_predictions, drawn[:, None, None], axis=1)[:, 0]
+  terms['coalition'] = task_loss(spec, predicted, label)
+
+  if settings.assess:
+    values, empty = coalition_values(spec, t.prior, t.coalition_predictions, label)
+    target = contribution_target(spec, values, empty, kind=weights.target)
+    terms['estimator'] = jnp.square(t.credit - stop_gradient(target)).sum(-1).mean()
+  if settings.recognise:
+    # The row of the coalition that was left intact. Slots that were missing before the injection count as intact here:
+    # the trainer does not know better.
+    left = (kept[:, None, :] == coalitions[None]).all(-1)
+    terms['recognition'] = -jnp.where(left, t.log_coalition, 0.0).sum(-1).mean()
+  if settings.reconstruct != 'never':
+    target = stop_gradient(model.encode(batch['clean'], train=False))
+    error = jnp.square(out.reconstructions - target).mean(-1)
+    # Learn from slots we removed that looked real before: a missing slot's latent is nothing to imitate.
+    removed = (~kept).astype(error.dtype)
+    count = jnp.maximum(removed.sum(), 1.0)
+    terms['reconstruction'] = (removed * error).sum() / count
+    quality = stop_gradient(reconstruction_quality(out.reconstructions, target))
+    terms['confidence'] = (removed * jnp.square(t.confidence - quality)).sum() / count
+  return {name: term if name == 'task' else getattr(weights, name) * term for name, term in terms.items()}

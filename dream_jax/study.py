@@ -1,0 +1,362 @@
+"""A study: every method under every training regime, all seeds of a method in one program, no finished run repeated.
+
+WORKDIR/study.jsonl       one line a finished run, with the key of all that determines its result
+WORKDIR/runs/NAME/        a run: metrics, selected parameters, results
+WORKDIR/results.json      everything the present config asks for, with comparisons
+WORKDIR/report.html       the same to look at
+
+A run is keyed by a hash of the data, the training regime, the method's own settings, the budget, the seeds, the
+protocols and the sources it is made by. A killed study goes on in the middle of the run that was under way; a changed
+method is run again, and the others are not.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dream_jax import workdirs
+from dream_jax.config_guard import CONFIG_FILE
+from dream_jax.data.datasets import Dataset, load_dataset
+from dream_jax.data.prepare import prepare
+from dream_jax.data.protocols import conditions
+from dream_jax.data.regimes import regime
+from dream_jax.errors import UserError
+from dream_jax.evaluate import ConstantPredictor, evaluate_method
+from dream_jax.experiment import Workbench, training_facts
+from dream_jax.ledger import LEDGER_FILE, Ledger
+from dream_jax.models.dream import Dream
+from dream_jax.models.registry import Method, find_method
+from dream_jax.programs import Programs
+from dream_jax.provenance import code_digest
+from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
+from dream_jax.report.page import write_report
+from dream_jax.report.tables import study_text
+from dream_jax.runs import VECTOR_FIELDS, Runs
+from dream_jax.study_results import assemble_study
+from dream_jax.suggest import did_you_mean
+from dream_jax.train import Trained, Trainer
+from dream_jax.valuation import value_modalities
+from dream_jax.writers import METRICS_FILE, plain, write_json
+
+_SEARCH_SEED = 20260  # Of the points of a random search: the same for all methods.
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+  """One run of the plan: all seeds of a method under a regime.
+
+  Attributes:
+    method: what is trained.
+    regime: name of the training regime.
+    search: whether this searches for settings instead of training the seeds.
+  """
+
+  method: str
+  regime: str
+  search: bool = False
+
+  @property
+  def title(self) -> str:
+    """What progress lines call it."""
+    return f'{self.method}, {"search of settings" if self.search else self.regime}'
+
+
+def study(config: Any, workdir: str) -> None:
+  """Runs what the workdir lacks of the study, then assembles results, report and tables; see the module's docstring.
+
+  Raises:
+    UserError: something in the config, the data or the workdir is not as it should be.
+  """
+  recipe = recipe_from_config(config)
+  units = plan(recipe)
+  dataset = _load(recipe)
+  regimes = {name: regime(name, dataset.spec) for name in recipe.study.regimes}
+  _check_folder(workdir)
+  with Ledger(workdir) as ledger:
+    write_json(Path(workdir) / CONFIG_FILE, plain(config))
+    engine = _Engine(recipe, dataset, regimes, workdir, ledger)
+    done = engine.run(units)
+    results = assemble_study(recipe, config, done, engine.facts_of_data())
+    write_json(Path(workdir) / 'results.json', results)
+  report = write_report(workdir)
+  print(study_text(results))
+  print(f'results: {workdir}/results.json')
+  print(f'report: {report}', flush=True)
+
+
+def plan(recipe: Recipe) -> list[Unit]:
+  """The runs in their order: searches first, then regime by regime; the method under study first."""
+  s = recipe.study
+  if not s.regimes:
+    raise UserError("config.study.regimes is empty; expected names such as ('complete', 'modality/0.5')")
+  for field, *_ in s.search.fields if s.search.points else ():
+    if field not in VECTOR_FIELDS:
+      raise UserError(f'config.study.search.fields: {field!r} cannot be searched; {did_you_mean(field, VECTOR_FIELDS)}')
+  if s.search.points and not s.search.fields:
+    raise UserError('config.study.search.points is set and search.fields is empty; name what is searched')
+  methods = tuple(dict.fromkeys((recipe.model.name, *s.methods)))
+  trained = [name for name in methods if find_method(name).module is not None]
+  searches = [Unit(name, s.regimes[0], search=True) for name in trained] if s.search.points else []
+  return searches + [Unit(name, r) for r in dict.fromkeys(s.regimes) for name in methods]
+
+
+def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[str, float]) -> str:
+  """Hash of all that determines the result of a run, and of nothing else.
+
+  Args:
+    unit: the run.
+    recipe: of the study.
+    missing: what the regime removes.
+    data: fingerprint of the data set.
+    chosen: settings that a search chose for the method.
+  """
+  method, train = find_method(unit.method), dataclasses.asdict(recipe.train)
+  for field in EXECUTION_FIELDS:
+    train.pop(field.removeprefix('train.'), None)
+  own = method.module is not None and issubclass(method.module, Dream)
+  sizes = dataclasses.asdict(recipe.model if own else recipe.model.sizes())
+  sizes.pop('name', None)
+  content = {
+    'data': data,
+    'regime': dataclasses.asdict(missing),
+    'method': {**dataclasses.asdict(method), 'module': None, 'title': None, 'source': None},
+    'code': code_digest(method),
+    'model': sizes,
+    'losses': dataclasses.asdict(recipe.losses) if own else None,
+    'inject': dataclasses.asdict(recipe.inject),
+    'optimizer': dataclasses.asdict(recipe.optimizer),
+    'train': train,
+    'seeds': recipe.seeds,
+    'chosen': chosen,
+    'search': dataclasses.asdict(recipe.study.search) if unit.search else None,
+    'evaluation': None if unit.search else (recipe.protocols, recipe.study.peek, recipe.study.valuation),
+  }
+  return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()
+
+
+class _Engine:
+  """Does the runs of a plan one after another."""
+
+  def __init__(self, recipe: Recipe, dataset: Dataset, regimes: dict[str, Any], workdir: str, ledger: Ledger):
+    self._recipe, self._dataset, self._regimes = recipe, dataset, regimes
+    self._workdir, self._ledger = workdir, ledger
+    self._data_key = workdirs.fingerprint(prepare(dataset, train_missing=regime('complete', dataset.spec), seed=0))
+    self._compiled: dict[Any, Programs] = {}
+    self._bench: tuple[str, Workbench] | None = None
+    self._chosen: dict[str, dict[str, float]] = {}
+
+  def run(self, units: list[Unit]) -> list[tuple[Unit, dict[str, Any], workdirs.Finished]]:
+    """(unit, line of the ledger, results) of every run of the plan; what was finished before is read."""
+    progress, done = _StudyProgress(units), []
+    for unit in units:
+      key = self._key(unit)
+      record = self._ledger.records.get(key)
+      if record is None or not workdirs.is_finished(self._folder(unit, key), unit.method):
+        start = time.perf_counter()
+        record = {
+          'key': key,
+          'method': unit.method,
+          'regime': unit.regime,
+          'search': unit.search,
+          **self._do(unit, key),
+        }
+        record['wall_seconds'] = time.perf_counter() - start
+        self._ledger.append(record)
+        progress.done(unit, record['wall_seconds'])
+      else:
+        progress.skipped(unit)
+      if unit.search:
+        self._chosen[unit.method] = record['chosen']
+      done.append((unit, record, workdirs.read_method(self._folder(unit, key), unit.method)))
+    return done
+
+  def facts_of_data(self) -> dict[str, Any]:
+    """What `results.json` says of the data."""
+    splits = self._dataset.splits
+    return {'spec': self._dataset.spec, **{f'num_{name}': len(split) for name, split in splits.items()}}
+
+  def _key(self, unit: Unit) -> str:
+    chosen = {} if unit.search else self._chosen.get(unit.method, {})
+    return run_key(unit, self._recipe, self._regimes[unit.regime], self._data_key, chosen)
+
+  def _folder(self, unit: Unit, key: str) -> str:
+    name = f'{unit.method}@{"search" if unit.search else unit.regime.replace("/", "-")}-{key[:12]}'
+    return os.path.join(self._workdir, 'runs', name)
+
+  def _workbench(self, name: str) -> Workbench:
+    """Of one regime; the one before is let go, programs stay."""
+    if self._bench is None or self._bench[0] != name:
+      self._bench = None
+      prepared = prepare(self._dataset, train_missing=self._regimes[name], seed=self._recipe.seed)
+      bench = Workbench(self._recipe, prepared, self._compiled)
+      print(f'{name}: {bench.feed.describe()}', flush=True)
+      self._bench = (name, bench)
+    return self._bench[1]
+
+  def _do(self, unit: Unit, key: str) -> dict[str, Any]:
+    """One run: (what the ledger says of it); its results are on the disk when this returns."""
+    method, bench, folder = find_method(unit.method), self._workbench(unit.regime), self._folder(unit, key)
+    if unit.search:
+      facts = self._search(method, bench, folder)
+      workdirs.write_method(folder, method.name, facts, [])
+      shutil.rmtree(os.path.join(folder, 'checkpoints'), ignore_errors=True)
+      return {'chosen': facts['chosen']}
+    facts, rows = self._train(method, bench, folder)
+    workdirs.write_method(folder, method.name, facts, rows)
+    # What training resumes from is several times the size of what it selected.
+    shutil.rmtree(os.path.join(folder, 'checkpoints', method.name, 'state'), ignore_errors=True)
+    return {'train_seconds': facts['train_seconds'], 'compile_seconds': facts['compile_seconds']}
+
+  def _search(self, method: Method, bench: Workbench, folder: str) -> dict[str, Any]:
+    """Trains all points of a random search side by side; facts with the one that validation prefers."""
+    search = self._recipe.study.search
+    points = draw_points(self._recipe)
+    seeds = tuple(self._recipe.seed + s for _ in range(search.points) for s in range(search.seeds))
+    values = tuple((field, tuple(p[field] for p in points for _ in range(search.seeds))) for field in points[0])
+    trainer = bench.trainer(method, Runs(seeds, values))
+    trained = trainer.run(folder)
+    scores = trained.best.score.reshape(search.points, -1).mean(1)
+    best = int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
+    return {
+      'points': points,
+      'scores': scores.tolist(),
+      'chosen': points[best],
+      'train_seconds': trained.train_seconds,
+      'compile_seconds': trained.compile_seconds,
+    }
+
+  def _train(self, method: Method, bench: Workbench, folder: str) -> tuple[dict[str, Any], list[Any]]:
+    """(facts, rows) of one method: trained, evaluated, its modalities valued."""
+    recipe, inputs, s = self._recipe, bench.feed.inputs, self._recipe.study
+    constant = ConstantPredictor(bench.prepared, recipe.num_seeds)
+    start = time.perf_counter()
+    if method.module is None:
+      rows = evaluate_method(method, constant, None, inputs, recipe.protocols, seed=recipe.seed)
+      seconds = time.perf_counter() - start
+      return {'num_params': 0, 'train_seconds': 0.0, 'compile_seconds': 0.0, 'evaluate_seconds': seconds}, rows
+    chosen = self._chosen.get(method.name, {})
+    runs = Runs(recipe.seeds, tuple((f, (v,) * recipe.num_seeds) for f, v in chosen.items()))
+    trainer = bench.trainer(method, runs, peek=s.peek)
+    trained = trainer.run(folder)
+    facts = {**training_facts(trainer, trained), **_gradient_facts(folder, trainer), 'settings': chosen}
+    start = time.perf_counter()
+    rows = self._evaluate(method, trainer, trained, inputs)
+    if s.valuation and not method.separate:
+      value = value_modalities(
+        trainer.programs.predictor, trained.best.params, inputs, 'test', constant=constant.prediction, seed=recipe.seed
+      )
+      rows[0] = dataclasses.replace(rows[0], valuation=value)
+    facts['evaluate_seconds'] = time.perf_counter() - start
+    return facts, rows
+
+  def _evaluate(self, method: Method, trainer: Trainer, trained: Trained, inputs: Any) -> list[Any]:
+    """Rows of what validation selected; with `peek` their `test_selected` is what the test split would have."""
+    recipe, predictor = self._recipe, trainer.programs.predictor
+    rows = evaluate_method(method, predictor, trained.best.params, inputs, recipe.protocols, seed=recipe.seed)
+    if trained.peeked is None:
+      return rows
+    peeked = evaluate_method(method, predictor, trained.peeked.params, inputs, recipe.protocols, seed=recipe.seed)
+    return [
+      dataclasses.replace(row, test_selected={'protocols': p.protocols}) for row, p in zip(rows, peeked, strict=True)
+    ]
+
+
+def draw_points(recipe: Recipe) -> list[dict[str, float]]:
+  """Settings of every point of the search: the recipe's own first, the others drawn, the same for every method."""
+  search, rng = recipe.study.search, np.random.default_rng(_SEARCH_SEED)
+  own = {}
+  for field, *_ in search.fields:
+    group, _, name = field.partition('.')
+    own[field] = float(getattr(getattr(recipe, group), name))
+  points = [own]
+  for _ in range(search.points - 1):
+    point = {}
+    for field, scale, low, high in search.fields:
+      share = rng.random()
+      value = low * (high / low) ** share if scale == 'log' else low + share * (high - low)
+      point[field] = float(np.float32(f'{value:.4g}'))
+    points.append(point)
+  return points
+
+
+def _load(recipe: Recipe) -> Dataset:
+  """The data set; a protocol that does not fit it is refused before hours of training, not after."""
+  data = recipe.data
+  dataset = load_dataset(
+    data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
+  )
+  for protocol in recipe.protocols:
+    conditions(protocol, dataset.spec)
+  if recipe.train_missing.kind != 'none':
+    raise UserError('config.train_missing is set; a study takes what is missing in training from config.study.regimes')
+  return dataset
+
+
+def _check_folder(workdir: str) -> None:
+  """Refuses a workdir of another mode: its config and results would be overwritten."""
+  folder = Path(workdir)
+  if folder.exists() and not folder.is_dir():
+    raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
+  if (folder / CONFIG_FILE).exists() and not (folder / LEDGER_FILE).exists():
+    raise UserError(f'{folder} was made by another mode than study; choose another --workdir')
+
+
+def _gradient_facts(folder: str, trainer: Trainer) -> dict[str, Any]:
+  """Norms of the encoders' gradients over training, by modality, and how unequal they are; from the metrics' log."""
+  names = trainer.prepared.spec.names
+  curves: dict[str, list[np.ndarray]] = {name: [] for name in names}
+  steps = []
+  for line in Path(folder, METRICS_FILE).read_text(encoding='utf-8').splitlines():
+    record = json.loads(line)
+    if f'gradient_norm/{names[0]}' in record:
+      steps.append(record['step'])
+      for name in names:
+        curves[name].append(np.asarray(record[f'gradient_norm/{name}'], np.float64))
+  if not steps:
+    return {}
+  norms = np.stack([np.stack(curves[name]) for name in names])  # [M, calls, S]
+  ratio = norms.max(0) / np.maximum(norms.mean(0), 1e-12)
+  return {
+    'gradient_steps': steps,
+    'gradient_norms': {name: norms[m].mean(1).tolist() for m, name in enumerate(names)},
+    'gradient_imbalance': ratio.mean(0).tolist(),
+  }
+
+
+class _StudyProgress:
+  """A line a finished run: how far the study is, and when it ends."""
+
+  def __init__(self, units: list[Unit]):
+    self._left, self._total = list(units), len(units)
+    self._start = time.monotonic()
+    self._cost: dict[tuple[str, bool], float] = {}
+
+  def skipped(self, unit: Unit) -> None:
+    """A run that was finished before."""
+    self._left.remove(unit)
+    print(f'[{self._total - len(self._left)}/{self._total}] {unit.title}: finished before', flush=True)
+
+  def done(self, unit: Unit, seconds: float) -> None:
+    """A run that took so long."""
+    self._left.remove(unit)
+    self._cost[unit.method, unit.search] = seconds
+    print(f'[{self._total - len(self._left)}/{self._total}] {unit.title}: {seconds:.1f} s; {self._ahead()}', flush=True)
+
+  def _ahead(self) -> str:
+    # A method costs about what it cost under another regime, less its compilation; an unknown one the mean.
+    known = list(self._cost.values())
+    left = sum(self._cost.get((u.method, u.search), sum(known) / len(known)) for u in self._left)
+    spent = time.monotonic() - self._start
+    return f'{_clock(spent)} so far' + (f', about {_clock(left)} left' if self._left else ', done')
+
+
+def _clock(seconds: float) -> str:
+  minutes, rest = divmod(round(seconds), 60)
+  return f'{minutes // 60}:{minutes % 60:02}:{rest:02}' if minutes >= 60 else f'{minutes}:{rest:02}'
