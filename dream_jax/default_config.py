@@ -91,7 +91,7 @@ def get_default() -> Any:
   config.train.epochs = 60
   config.train.num_evals = 12  # readings of the validation set; the best is selected
   config.train.validation_draws = 4  # draws of missingness a reading averages
-  config.train.eval_batch_size = 1024  # samples a step of evaluation; any value gives the same metrics
+  config.train.eval_batch_size = 0  # samples a step of evaluation, 0: what suits; any value gives the same metrics
   config.train.data_path = 'auto'  # where batches are made: 'device', 'host' (tf.data), or what fits
   config.train.checkpoint_seconds = 20.0  # pause between checkpoints
 
@@ -106,6 +106,6 @@ def get_default() -> Any:
   config.study.search.fields = ()  # (field, 'log' or 'linear', lowest, highest)
 
   config.parallel = ConfigDict()  # devices along the axes of the mesh, -1 for what is left
-  config.parallel.seed = 1
+  config.parallel.seed = 0  # as many as divide the seeds
   config.parallel.data = -1
   return config

@@ -14,9 +14,9 @@ from dream_jax.data.device_batches import DeviceBatches
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import device_prefetch, train_batches
 from dream_jax.data.prepare import Prepared
-from dream_jax.parallel.mesh import make_mesh, put, sharding
+from dream_jax.parallel.mesh import put, sharding
 from dream_jax.predict import EvalInputs
-from dream_jax.programs import compiler_options
+from dream_jax.programs import compiler_options, mesh_of
 from dream_jax.recipe import Recipe
 from dream_jax.runs import Runs
 
@@ -42,7 +42,7 @@ class Feed:
       prepared: the data.
     """
     self.prepared = prepared
-    self.mesh = make_mesh(recipe.parallel.seed, recipe.parallel.data)
+    self.mesh = mesh_of(recipe)
     left = device_bytes_left()
     keep = int(_INPUTS_SHARE * left) if left is not None else 0
     self.inputs = EvalInputs(prepared, self.mesh, batch_size=recipe.train.eval_batch_size, keep_bytes=keep)
@@ -93,8 +93,7 @@ class Feed:
         self.prepared,
         num_seeds=len(runs),
         label=scale.standardise(self.prepared.splits['train'].label),
-        everywhere=sharding(self.mesh),
-        out=where,
+        mesh=self.mesh,
         compiler_options=compiler_options(),
         **shape,
       )

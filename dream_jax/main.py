@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging
 
 from dream_jax import flags
 from dream_jax.command import exit_code
+from dream_jax.parallel import cores
 
 
 def run(arguments: flags.Arguments) -> None:
@@ -22,14 +24,23 @@ def run(arguments: flags.Arguments) -> None:
 
     page.write_report(arguments.workdir)
   elif arguments.mode == 'study':
+    _split_cpu(arguments.config)
     from dream_jax import study
 
     study.study(arguments.config, arguments.workdir)
   else:
+    _split_cpu(arguments.config)
     from dream_jax import experiment
 
     action = experiment.train if arguments.mode == 'train' else experiment.evaluate
     action(arguments.config, arguments.workdir)
+
+
+def _split_cpu(config: Any) -> None:
+  """Before anything asks JAX for its devices."""
+  counts = (config.num_seeds, config.study.search.points * config.study.search.seeds)
+  if config.parallel.seed == 0 and config.parallel.data == -1 and all(isinstance(n, int) and n >= 0 for n in counts):
+    cores.split_cpu(*counts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

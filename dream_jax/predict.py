@@ -17,14 +17,14 @@ from jax.experimental import multihost_utils
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import eval_batches
 from dream_jax.data.prepare import Prepared
-from dream_jax.errors import UserError
-from dream_jax.models.coalitions import coalition_matrix
+from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.parallel.mesh import put, sharding
 from dream_jax.spec import ModalitySpec
 
 # What leaves the devices; latents and reconstructions would be most of the traffic and no metric reads them.
 _REPORTED = ('prediction', 'contributions', 'presence', 'gates', 'soft_mask', 'unimodal_predictions')
+_CPU_ROWS, _ACCELERATOR_ROWS = 128, 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class EvalInputs:
     """
     self.prepared, self.scale = prepared, label_scale(prepared)
     self.batch_size = eval_rows(prepared, mesh, batch_size)
-    self._where, self._ways = sharding(mesh, 'data'), mesh.shape['data']
+    self._where = sharding(mesh, 'data')
     self._left = keep_bytes
     self._kept: dict[Any, list[tuple[dict[str, jax.Array], dict[str, np.ndarray]]]] = {}
 
@@ -125,11 +125,7 @@ class EvalInputs:
       made = next(self._whole(split, Missing('subset', kept=others), seed))['inputs']
       removed.update({name: made[name] for name in _features(modality)})
     per_batch = max(1, self.batch_size // each)
-    rows = -(-max(self.batch_size, each) // self._ways) * self._ways
-    if rows != self.batch_size:
-      raise UserError(
-        f'config.train.eval_batch_size is {self.batch_size}; values of modalities need at least the {each} coalitions'
-      )
+    rows = self.batch_size
     for start in range(0, n, per_batch):
       index = np.arange(start, min(start + per_batch, n))
       kept = np.zeros((rows, spec.num_modalities), np.float32)
@@ -159,9 +155,14 @@ def _features(modality: ModalitySpec) -> list[str]:
 
 
 def eval_rows(prepared: Prepared, mesh: jax.sharding.Mesh, batch_size: int) -> int:
-  """Rows of a batch of evaluation: at most `batch_size` and the largest split, a multiple of what devices share."""
-  ways = mesh.shape['data']
-  return -(-min(batch_size, max(len(split) for split in prepared.splits.values())) // ways) * ways
+  """Rows of a batch of evaluation: at most `batch_size` and the largest split, a multiple of what devices share.
+
+  With 0 what suits the device: on a CPU activations should stay in its caches. Never fewer rows than coalitions.
+  """
+  ways, m = mesh.shape['data'], prepared.spec.num_modalities
+  batch_size = batch_size or (_CPU_ROWS * ways if jax.default_backend() == 'cpu' else _ACCELERATOR_ROWS)
+  rows = min(batch_size, max(len(split) for split in prepared.splits.values()))
+  return -(-max(rows, len(coalition_matrix(m)) if m <= MAX_EXACT else 1) // ways) * ways
 
 
 class Predictor:

@@ -4,6 +4,7 @@ Methods that differ only in what is removed from their training data share one s
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +85,7 @@ def compile_programs(
   """
   start = time.perf_counter()
   spec, runs = prepared.spec, Runs(recipe.seeds) if runs is None else runs
-  mesh = make_mesh(recipe.parallel.seed, recipe.parallel.data)
+  mesh = mesh_of(recipe)
   check_divides(mesh, num_seeds=len(runs), batch_size=recipe.train.batch_size)
   model = build(method, spec, recipe.model, recipe.losses)
   oracle = 'mask' in method.uses_oracle
@@ -143,6 +144,13 @@ def compile_programs(
     step_flops=_flops(model, abstract.params, batch),
     compile_seconds=time.perf_counter() - start,
   )
+
+
+def mesh_of(recipe: Recipe) -> Mesh:
+  """The mesh of a recipe. Seeds need nothing from each other: 'parallel.seed' 0 gives them all devices they divide."""
+  p, search = recipe.parallel, recipe.study.search
+  seed = math.gcd(jax.device_count(), recipe.num_seeds, search.points * search.seeds) if p.seed == 0 else p.seed
+  return make_mesh(seed, p.data)
 
 
 def put_values(runs: Runs, mesh: Mesh) -> dict[str, jax.Array]:

@@ -62,7 +62,7 @@ class TrainSettings:
     epochs: passes over the training set.
     num_evals: how many times validation is read; the best of them is selected.
     validation_draws: how many draws of missingness one reading of the validation set averages.
-    eval_batch_size: samples a step of evaluation; any value gives the same metrics.
+    eval_batch_size: samples a step of evaluation, 0 for what suits the device; any value gives the same metrics.
     data_path: where batches are made: on the 'device' that holds the training data, or on the 'host' by tf.data; 'auto'
       takes the device where they fit. The batches are the same.
     checkpoint_seconds: pause between checkpoints; the end of a method always saves one.
@@ -72,16 +72,16 @@ class TrainSettings:
   epochs: int = 60
   num_evals: int = 12
   validation_draws: int = 4
-  eval_batch_size: int = 1024
+  eval_batch_size: int = 0
   data_path: Literal['auto', 'device', 'host'] = 'auto'
   checkpoint_seconds: float = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ParallelSettings:
-  """Devices along the two axes of the mesh; -1 takes what is left."""
+  """Devices along the two axes of the mesh; -1 takes what is left, seed = 0 as many as divide the seeds."""
 
-  seed: int = 1
+  seed: int = 0
   data: int = -1
 
 
@@ -180,9 +180,9 @@ def recipe_from_config(config: Any) -> Recipe:
     ('train.epochs', t.epochs),
     ('train.num_evals', t.num_evals),
     ('train.validation_draws', t.validation_draws),
-    ('train.eval_batch_size', t.eval_batch_size),
   ):
     _require(value >= 1, field, value, 'at least 1')
+  _require(t.eval_batch_size >= 0, 'train.eval_batch_size', t.eval_batch_size, 'at least 1, or 0 for what suits')
   for field, value in (
     ('inject.rate', r.inject.rate),
     ('model.dropout', m.dropout),
@@ -208,7 +208,8 @@ def recipe_from_config(config: Any) -> Recipe:
     right = scale in ('log', 'linear') and low <= high and (scale == 'linear' or low > 0)
     _require(right, f'study.search.fields: {name}', (scale, low, high), "'log' or 'linear', then lowest and highest")
   for field, value in (('parallel.seed', p.seed), ('parallel.data', p.data)):
-    _require(value >= 1 or value == -1, field, value, 'at least 1, or -1 for what is left')
+    right = value >= 1 or value == -1 or (value == 0 and field == 'parallel.seed')
+    _require(right, field, value, 'at least 1, or -1 for what is left')
   return recipe
 
 

@@ -117,7 +117,7 @@ class Trainer:
       self.compile_seconds = programs.compile_seconds
     self.programs = programs
     self.seeds = put(np.asarray(self.runs.seeds, np.uint32), sharding(programs.mesh, 'seed'))
-    self._values = put_values(self.runs, programs.mesh)
+    self.values = put_values(self.runs, programs.mesh)
 
   def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
     """Superbatches from a step on, as the compiled call takes them."""
@@ -204,7 +204,7 @@ class Trainer:
     saved = time.monotonic()
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     for batch in self.batches(step) if step < end else ():
-      state, terms = self.programs.call(state, batch, self.seeds, self._values)
+      state, terms = self.programs.call(state, batch, self.seeds, self.values)
       step += s.per_call
       # Metrics of a call are fetched after the next one is under way, so that reading them never stalls the device.
       note = self._write(writer, pending)

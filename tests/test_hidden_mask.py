@@ -23,7 +23,7 @@ from dream_jax.parallel.mesh import make_mesh
 from dream_jax.predict import Predictor, label_scale
 from dream_jax.step import create_optimizer, create_state, train_call
 
-_TRAINED = tuple(name for name, method in METHODS.items() if method.model != 'majority')
+_TRAINED = tuple(name for name, method in METHODS.items() if method.module is not None)
 _HIDDEN = tuple(name for name in _TRAINED if not METHODS[name].uses_oracle)
 _ALL_FILLS = ('zeros', 'noise', 'mean', 'swap')
 # Without swap: there a removed value legitimately lives on as the content of another sample.
@@ -220,7 +220,7 @@ def test_training_outputs_and_task_losses_do_not_read_the_mask_or_the_clean_inpu
     assert same
     # Equality, not inclusion: the supervision does read it, that is what it is for, and a lie that nobody reads would
     # prove nothing.
-    assert reading == (may_read if method.model == 'dream' else set())
+    assert reading == (may_read if method.name == 'dream' else set())
 
 
 _INCOMPLETE = (

@@ -8,12 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from dream_jax.data import counter
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import Batch, check_training, flat_batch, per_run, training_arrays
 from dream_jax.data.prepare import Prepared
 from dream_jax.errors import UserError
+from dream_jax.parallel.mesh import put, sharding
 
 
 class DeviceBatches:
@@ -32,8 +35,7 @@ class DeviceBatches:
     steps_per_call: int,
     with_clean: bool,
     label: np.ndarray,
-    everywhere: jax.sharding.Sharding,
-    out: jax.sharding.Sharding,
+    mesh: Mesh,
     compiler_options: dict[str, Any] | None = None,
   ):
     """Moves the training split to the devices and compiles.
@@ -46,34 +48,40 @@ class DeviceBatches:
       steps_per_call: K.
       with_clean: whether to give the inputs before the injection, too.
       label: labels of the training split as models read them.
-      everywhere: sharding of what every device holds whole.
-      out: sharding of superbatches.
+      mesh: of the devices; each makes its own seeds and rows and holds the whole split.
       compiler_options: of XLA.
     """
     seeds = (0,) * num_seeds
     check_training(prepared, inject, seeds, steps_per_call)
-    self._inject, self._per_call, self._everywhere = inject, steps_per_call, everywhere
+    self._inject, self._per_call, self._mesh = inject, steps_per_call, mesh
+    everywhere = sharding(mesh)
     arrays, backend = training_arrays(prepared, inject, seeds, None), counter.backend('jax')
     arrays['label'] = label
     n = len(prepared.splits['train'])
 
-    def superbatch(data, epoch, position):
-      # 64-bit sample counters do not exist on devices: the host gives epoch and position of the first sample of a step.
+    def superbatch(data, runs, positions, first):
       steps = jnp.arange(steps_per_call, dtype=jnp.int32)
       batch = flat_batch(
-        prepared.spec, inject, data, steps, jnp.arange(batch_size, dtype=jnp.int32), batch_size, with_clean,
-        backend, first=(epoch, position),
-      )  # fmt: skip
-      lead = (steps_per_call, num_seeds, batch_size)
+        prepared.spec, inject, {**data, **runs}, steps, positions, batch_size, with_clean, backend, first=first
+      )
+      lead = (steps_per_call, len(runs['seeds']), len(positions))
       return jax.tree.map(lambda x: x.reshape(lead + x.shape[1:]), batch)
 
     if n * 2 + batch_size * steps_per_call >= 2**31:
       raise UserError(f'{n} training samples are too many for data on the device; set config.train.data_path=host')
     self._n, self._batch_size = n, batch_size
-    self._data = jax.tree.map(lambda x: jax.device_put(x, everywhere), arrays)
-    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    self._make = jax.jit(superbatch, out_shardings=out).lower(self._data, number, number)
-    self._make = self._make.compile(compiler_options=compiler_options)
+    runs = self._placed({name: arrays.pop(name) for name in per_run(inject, seeds, None)})
+    self._data = put(arrays, everywhere)
+    self._positions = put(np.arange(batch_size, dtype=np.int32)[_own_rows(batch_size)], sharding(mesh, 'data'))
+    made = jax.shard_map(
+      superbatch,
+      mesh=mesh,
+      in_specs=(P(), P('seed'), P('data'), P()),
+      out_specs=P(None, 'seed', 'data'),
+      check_vma=False,
+    )
+    lowered = jax.jit(made).lower(self._data, runs, self._positions, self._first(0))
+    self._make = lowered.compile(compiler_options=compiler_options)
 
   def batches(
     self, seeds: Sequence[int], rates: Sequence[float] | None, *, start_step: int, num_steps: int
@@ -86,9 +94,20 @@ class DeviceBatches:
       start_step: first step.
       num_steps: number of steps from there on.
     """
-    runs = jax.tree.map(lambda x: jax.device_put(x, self._everywhere), per_run(self._inject, seeds, rates))
-    data = {**self._data, **runs}
+    runs = self._placed(per_run(self._inject, seeds, rates))
     for step in range(start_step, start_step + num_steps, self._per_call):
-      epoch, position = divmod(step * self._batch_size, self._n)
-      where = self._everywhere
-      yield self._make(data, jax.device_put(np.int32(epoch), where), jax.device_put(np.int32(position), where))
+      yield self._make(self._data, runs, self._positions, self._first(step))
+
+  def _placed(self, runs: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    return put(runs, sharding(self._mesh, 'seed'))
+
+  def _first(self, step: int) -> tuple[jax.Array, jax.Array]:
+    """Epoch and position of the first sample of a step: 64-bit sample counters do not exist on devices."""
+    epoch, position = divmod(step * self._batch_size, self._n)
+    return put((np.int32(epoch), np.int32(position)), sharding(self._mesh))
+
+
+def _own_rows(batch_size: int) -> slice:
+  """Rows of the global batch that this process gives."""
+  size = batch_size // jax.process_count()
+  return slice(jax.process_index() * size, (jax.process_index() + 1) * size)

@@ -6,6 +6,9 @@ from typing import Any
 from dream_jax.errors import UserError
 from dream_jax.models.baselines.concat import Concat
 from dream_jax.models.baselines.late import SeparateHeads, SingleModalities
+from dream_jax.models.baselines.mmin import Mmin
+from dream_jax.models.baselines.momke import Momke
+from dream_jax.models.baselines.tfr_net import TfrNet
 from dream_jax.models.dream import Dream, DreamSettings
 from dream_jax.models.dream_objective import LossWeights
 from dream_jax.models.model import Model
@@ -41,6 +44,8 @@ class Method:
     return self.module is not None and self.module.separate
 
 
+_MOMKE = 'Xu, Jiang, Liang, ACM MM 2024'
+
 METHODS = {
   method.name: method
   for method in (
@@ -49,6 +54,11 @@ METHODS = {
     Method('concat+dropout', 'Concat + dropout', Concat),
     Method('late+dropout', 'Late averaging + dropout', SeparateHeads),
     Method('late-mlp+dropout', 'Late averaging, MLP heads + dropout', SeparateHeads, (('hidden_layer', True),)),
+    Method('late', 'Late averaging', SeparateHeads, inject=False),
+    Method('mmin', 'MMIN', Mmin, source='Zhao, Li, Jin, ACL 2021'),
+    Method('tfr-net', 'TFR-Net', TfrNet, source='Yuan, Li, Xu, Yu, ACM MM 2021'),
+    Method('momke-blind', 'MoMKE, not told the mask', Momke, (('oracle', False),), source=_MOMKE),
+    Method('momke', 'MoMKE', Momke, uses_oracle=('mask',), source=_MOMKE),
     Method('unimodal', 'Single modality', SingleModalities, (('hidden_layer', True),), inject=False),
     Method('majority', 'Majority / mean', None, inject=False),
     Method('oracle+dropout', 'Concat + dropout, told the mask', Concat, (('oracle', True),), uses_oracle=('mask',)),

@@ -1,0 +1,91 @@
+r"""Studies: every method, every protocol, many seeds, one command.
+
+  python -m dream_jax.main --mode=study --config=configs/study.py
+
+compares them on spoken and written digits, real data that needs no download; `:regimes` trains on incomplete data, too.
+
+  python -m dream_jax.main --mode=study --config=configs/study.py:mosi --config.data.manual_dir=FOLDER
+
+does so on CMU-MOSI utterances (`mosi_utterance.npz`, see docs/data.md), complete and incomplete training data, settings
+of every method searched first. `:quick` is a smoke test of two minutes on the digits. Killed, each goes on where it was.
+"""
+
+from dream_jax.default_config import get_default
+from dream_jax.errors import UserError
+
+METHODS = (
+  'concat+dropout',
+  'late+dropout',
+  'late-mlp+dropout',
+  'tfn+dropout',
+  'lmf+dropout',
+  'mult+dropout',
+  'mmin',
+  'tfr-net',
+  'lnln',
+  'p-rmf',
+  'hme',
+  'momke-blind',
+  'ogm-ge+dropout',
+  'mmpareto+dropout',
+  'valuation+dropout',
+  'concat',
+  'late',
+  'unimodal',
+  'majority',
+  'momke',
+  'oracle+dropout',
+)
+PROTOCOLS = tuple(
+  f'{kind}/{fill}'
+  for kind in ('modality', 'subset', 'imbalanced', 'frames', 'block')
+  for fill in ('zeros', 'noise', 'swap')
+)
+REGIMES = ('complete', 'modality/0.3', 'modality/0.5', 'modality/0.7', 'imbalanced/0.5')
+
+
+def get_config(variant: str = ''):
+  """The config; `variant` is '' or 'digits', 'regimes', 'mosi' or 'quick'."""
+  config = get_default()
+  config.controls = ()
+  config.study.methods = METHODS
+  config.protocols = PROTOCOLS
+  if variant in ('', 'digits', 'regimes', 'quick'):
+    config.name = 'study_digits'
+    config.data.name = 'digits'
+    config.data.options.seed = 20240  # of the pairing and the splits
+    config.optimizer.learning_rate = 1e-2
+    config.inject.rate = 0.5
+  if variant == 'regimes':
+    config.study.regimes = REGIMES
+    config.study.peek = config.study.valuation = False
+  elif variant == 'quick':
+    config.num_seeds = 2
+    config.train.epochs = 6
+    config.train.num_evals = 2
+    config.study.methods = ('concat+dropout', 'late+dropout', 'unimodal', 'majority', 'oracle+dropout')
+    config.study.regimes = ('complete', 'modality/0.5')
+    config.study.search.points = 4
+    config.study.search.fields = (('optimizer.learning_rate', 'log', 1e-3, 3e-2), ('inject.rate', 'linear', 0.2, 0.8))
+    config.protocols = ('modality/noise', 'subset/swap')
+  elif variant == 'mosi':
+    config.name = 'study_mosi'
+    config.data.name = 'mosi_utterance/clean'
+    config.data.options.task = 'binary'
+    config.data.options.text = 'minilm'
+    # As configs/mosi.py:utterance, chosen on validation; every method's search starts there.
+    config.optimizer.weight_decay = 3.0
+    config.inject.rate = 0.3
+    config.train.validation_draws = 8
+    config.study.regimes = REGIMES
+    config.study.search.points = 16
+    config.study.search.fields = (
+      ('optimizer.learning_rate', 'log', 1e-3, 1e-2),
+      ('optimizer.weight_decay', 'log', 0.1, 10.0),
+      ('model.dropout', 'linear', 0.0, 0.5),
+      ('model.head_dropout', 'linear', 0.0, 0.6),
+      ('inject.rate', 'linear', 0.2, 0.7),
+    )
+  elif variant not in ('', 'digits'):
+    raise UserError(f'configs/study.py has no variant {variant!r}; expected digits, regimes, mosi or quick')
+  return config

@@ -1,0 +1,191 @@
+"""TFR-Net: attention within and between modalities that must also be able to rebuild the features that went missing.
+
+Yuan, Li, Xu, Yu: Transformer-based Feature Reconstruction Network for Robust Multimodal Sentiment Analysis. ACM
+Multimedia 2021.
+
+  X_m [T, D]                                            tokens of modality m, with positions
+  H_m = [X_mm, X_mk for k != m] [T, M D]                X_mm: a transformer over X_m (attention within the modality)
+                                                        X_mk: queries of m, keys and values of X_k (between them)
+  X^_m = generator_m(H_m)                               rebuilt features
+  U = context_m(H_m),  g = sigmoid(CNN(U)) [T, 1]       CNN-gate encoder
+  r_m = max over T of tanh(W [H_m, g tanh(U)])
+  prediction = classifier([r_1 .. r_M])
+  loss = task + sum_m SmoothL1(X^_m, true features of m)    at missing positions of m
+
+The generators shape what attention extracts; the prediction does not read what they rebuild.
+
+Simplified here:
+* Features to rebuild are the tokens that the shared encoders make of the complete inputs, without gradients: raw ones
+  are of another kind in every modality. The published weights of the loss are tuned for the raw features of each
+  modality and data set; here features are normalised and one weight serves all.
+* Generators are perceptrons on H_m; the published ones are linear, after attention over H_m's transpose.
+* `context` is a dense layer where the paper has a bidirectional GRU: a recurrence is slow to compile and to vectorise
+  over seeds, and H_m knows its context already. The gate's convolution is a dense layer over neighbouring tokens.
+* The classifier has no batch normalisation.
+
+Needs: complete training data to rebuild, out of which the trainer removes modalities. No mask when it predicts.
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from dream_jax.models.encoders import Inputs, TokenEncoders, Tokens, shifted
+from dream_jax.models.layers import Dropout, SlotDense, SlotHeads
+from dream_jax.models.model import Batch, Model
+from dream_jax.models.objective import task_loss
+from dream_jax.models.outputs import Outputs
+
+
+class PairDense(nn.Module):
+  """A dense layer per ordered pair of modalities: [B, M, K, T, D] -> [B, M, K, T, features]."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    _, m, k, _, d = x.shape
+    kernel = self.param('kernel', nn.initializers.lecun_normal(batch_axis=(0, 1)), (m, k, d, self.features))
+    bias = self.param('bias', nn.initializers.zeros, (m, k, self.features))
+    return jnp.einsum('bmktd,mkdf->bmktf', x, kernel) + bias[None, :, :, None]
+
+
+class PairAttention(nn.Module):
+  """One transformer layer for every pair of modalities: tokens of m ask those of k; m = k is self-attention.
+
+  Attributes:
+    heads: of attention, divides D.
+    dropout: rate on what is added.
+  """
+
+  heads: int
+  dropout: float | jax.Array
+
+  @nn.compact
+  def __call__(self, x: jax.Array, tokens: Tokens, *, train: bool) -> jax.Array:
+    """`x` [B, M, K, T, D] starts as the tokens of m, for each k."""
+    b, m, _, t, d = x.shape
+    drop = Dropout(self.dropout)
+
+    def norm(x):  # The layers that follow scale and shift.
+      return nn.LayerNorm(use_scale=False, use_bias=False)(x)
+
+    def split(x):
+      return x.reshape(b, m, m, t, self.heads, d // self.heads)
+
+    own = jnp.eye(m, dtype=bool)[None, :, :, None, None]
+    source = norm(jnp.where(own, x, tokens.values[:, None]))
+    there = tokens.mask[:, None, :, None, None, :]
+    query = PairDense(d, name='query')(norm(x))
+    key, value = jnp.split(PairDense(2 * d, name='key_value')(source), 2, axis=-1)
+    score = jnp.einsum('bmkthd,bmkshd->bmkhts', split(query), split(key)) / math.sqrt(d // self.heads)
+    # A source without any token says nothing.
+    weight = jnp.where(there, jax.nn.softmax(jnp.where(there, score, -1e9), axis=-1), 0.0)
+    heard = jnp.einsum('bmkhts,bmkshd->bmkthd', weight, split(value)).reshape(x.shape)
+    x = x + drop(PairDense(d, name='out')(heard), deterministic=not train)
+    y = PairDense(d, name='mlp_out')(nn.gelu(PairDense(2 * d, name='mlp_in')(norm(x))))
+    return x + drop(y, deterministic=not train)
+
+
+class Extractor(nn.Module):
+  """Attention within and between modalities: tokens [B, M, T, D] -> [B, T, M, M D].
+
+  Attributes:
+    layers: of each transformer.
+    heads: most heads of attention; as many of them as divide D.
+    dropout: rate inside the transformers.
+  """
+
+  layers: int
+  heads: int
+  dropout: float | jax.Array
+
+  @nn.compact
+  def __call__(self, tokens: Tokens, *, train: bool) -> jax.Array:
+    b, m, t, d = tokens.values.shape
+    position = self.param('position', nn.initializers.normal(0.02), (m, t, d))
+    tokens = dataclasses.replace(tokens, values=tokens.values + position[None])
+    x = jnp.repeat(tokens.values[:, :, None], m, axis=2)
+    for i in range(self.layers):
+      x = PairAttention(math.gcd(self.heads, d), self.dropout, name=f'attention{i}')(x, tokens, train=train)
+    return x.transpose(0, 3, 1, 2, 4).reshape(b, t, m, m * d)
+
+
+class GateEncoder(nn.Module):
+  """One vector a modality from gated tokens: [B, T, M, F] and their mask [B, M, T] -> [B, M, D]."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self, h: jax.Array, mask: jax.Array) -> jax.Array:
+    there = mask.swapaxes(1, 2)[..., None]
+    u = SlotDense(self.width, name='context')(h)
+    gate = jax.nn.sigmoid(SlotDense(1, name='gate')(shifted(jnp.where(there, u, 0.0), axis=1)))
+    r = jnp.tanh(SlotDense(self.width, name='out')(jnp.concatenate([h, gate * jnp.tanh(u)], axis=-1)))
+    return jnp.where(there.any(1), jnp.max(jnp.where(there, r, -1.0), axis=1), 0.0)  # tanh is nowhere below -1
+
+
+class TfrNet(Model):
+  """Transformer-based Feature Reconstruction Network.
+
+  Attributes:
+    layers: of each transformer.
+    heads: most heads of attention; as many of them as divide the width.
+    reconstruction: weight of the distance between rebuilt and true features of removed modalities.
+  """
+
+  layers: int = 2
+  heads: int = 4
+  reconstruction: float = 1.0
+
+  reads_clean = True
+
+  def setup(self):
+    s = self.sizes
+    self.encoders = TokenEncoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.extractor = Extractor(self.layers, self.heads, s.dropout)
+    self.generators = SlotHeads(s.width, s.hidden, 0.0)
+    self.gate_encoder = GateEncoder(s.width)
+    self.head_in = nn.Dense(s.hidden)
+    self.head_dropout = Dropout(s.head_dropout)
+    self.head_out = nn.Dense(self.spec.num_outputs)
+
+  def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
+    """Outputs of a batch."""
+    return self.trace(inputs, train=train)[0]
+
+  def trace(self, inputs: Inputs, *, train: bool) -> tuple[Outputs, jax.Array]:
+    """The outputs, and the rebuilt tokens [B, M, T, D]."""
+    tokens = self.encoders(inputs, train=train)
+    h = self.extractor(tokens, train=train)
+    rebuilt = self.generators(h, train=train).swapaxes(1, 2)
+    r = self.gate_encoder(h, tokens.mask)
+    r = nn.gelu(self.head_in(r.reshape(r.shape[0], -1)))
+    outputs = Outputs(
+      prediction=self.head_out(self.head_dropout(r, deterministic=not train)),
+      latents=tokens.mean(),
+      reconstructions=dataclasses.replace(tokens, values=rebuilt).mean(),
+    )
+    return outputs, rebuilt
+
+  def objective(self, batch: Batch) -> dict[str, jax.Array]:
+    """The task loss, and how far rebuilt features of what was removed are from the true ones."""
+    out, rebuilt = self.trace(batch['inputs'], train=True)
+    truth = self.encoders(batch['clean'], train=False)
+    missing = truth.mask & (batch['kept'] < 1.0)[..., None]
+    error = _smooth_l1(rebuilt - stop_gradient(truth.values)).mean(-1)
+    each = jnp.where(missing, error, 0.0).sum((0, 2)) / jnp.maximum(missing.sum((0, 2)), 1).astype(error.dtype)
+    return {
+      'task': task_loss(self.spec, out.prediction, batch['label']),
+      'reconstruction': self.reconstruction * each.sum(),
+    }
+
+
+def _smooth_l1(x: jax.Array) -> jax.Array:
+  """Half the square up to 1, beyond it the distance less a half."""
+  x = jnp.abs(x)
+  return jnp.where(x < 1.0, 0.5 * jnp.square(x), x - 0.5)
