@@ -7,7 +7,7 @@ compares them on spoken and written digits, real data that needs no download; `:
   python -m dream_jax.main --mode=study --config=configs/study.py:mosi --config.data.manual_dir=FOLDER
 
 does so on CMU-MOSI utterances (`mosi_utterance.npz`, see docs/data.md), complete and incomplete training data, settings
-of every method searched first. `:quick` is a smoke test of two minutes on the digits. Killed, each goes on where it was.
+of every method searched first. `:quick` is a smoke test on the digits. A killed study goes on where it was.
 """
 
 from dream_jax.default_config import get_default

@@ -5,10 +5,19 @@ from typing import Any
 
 from dream_jax.errors import UserError
 from dream_jax.models.baselines.concat import Concat
+from dream_jax.models.baselines.hme import Hme
 from dream_jax.models.baselines.late import SeparateHeads, SingleModalities
+from dream_jax.models.baselines.lmf import Lmf
+from dream_jax.models.baselines.lnln import Lnln
 from dream_jax.models.baselines.mmin import Mmin
+from dream_jax.models.baselines.mmpareto import MmPareto
 from dream_jax.models.baselines.momke import Momke
+from dream_jax.models.baselines.mult import Mult
+from dream_jax.models.baselines.ogm_ge import OgmGe
+from dream_jax.models.baselines.p_rmf import Prmf
+from dream_jax.models.baselines.tfn import Tfn
 from dream_jax.models.baselines.tfr_net import TfrNet
+from dream_jax.models.baselines.valuation import ValuationResampling
 from dream_jax.models.dream import Dream, DreamSettings
 from dream_jax.models.dream_objective import LossWeights
 from dream_jax.models.model import Model
@@ -44,6 +53,8 @@ class Method:
     return self.module is not None and self.module.separate
 
 
+_TFN, _LMF, _MULT = 'Zadeh et al., EMNLP 2017', 'Liu et al., ACL 2018', 'Tsai et al., ACL 2019'
+_OGM, _PARETO, _VALUATION = 'Peng et al., CVPR 2022', 'Wei, Hu, ICML 2024', 'Wei et al., CVPR 2024'
 _MOMKE = 'Xu, Jiang, Liang, ACM MM 2024'
 
 METHODS = {
@@ -55,8 +66,23 @@ METHODS = {
     Method('late+dropout', 'Late averaging + dropout', SeparateHeads),
     Method('late-mlp+dropout', 'Late averaging, MLP heads + dropout', SeparateHeads, (('hidden_layer', True),)),
     Method('late', 'Late averaging', SeparateHeads, inject=False),
+    Method('tfn', 'TFN', Tfn, inject=False, source=_TFN),
+    Method('tfn+dropout', 'TFN + dropout', Tfn, source=_TFN),
+    Method('lmf', 'LMF', Lmf, inject=False, source=_LMF),
+    Method('lmf+dropout', 'LMF + dropout', Lmf, source=_LMF),
+    Method('mult', 'MulT', Mult, inject=False, source=_MULT),
+    Method('mult+dropout', 'MulT + dropout', Mult, source=_MULT),
     Method('mmin', 'MMIN', Mmin, source='Zhao, Li, Jin, ACL 2021'),
     Method('tfr-net', 'TFR-Net', TfrNet, source='Yuan, Li, Xu, Yu, ACM MM 2021'),
+    Method('lnln', 'LNLN', Lnln, source='Zhang, Wang, Yu, NeurIPS 2024'),
+    Method('p-rmf', 'P-RMF', Prmf, source='Zhu et al., ACL 2025'),
+    Method('hme', 'HME-style', Hme, source='after HME, NeurIPS 2025'),
+    Method('ogm-ge', 'OGM-GE', OgmGe, inject=False, source=_OGM),
+    Method('ogm-ge+dropout', 'OGM-GE + dropout', OgmGe, source=_OGM),
+    Method('mmpareto', 'MMPareto', MmPareto, inject=False, source=_PARETO),
+    Method('mmpareto+dropout', 'MMPareto + dropout', MmPareto, source=_PARETO),
+    Method('valuation', 'Valuation', ValuationResampling, inject=False, source=_VALUATION),
+    Method('valuation+dropout', 'Valuation + dropout', ValuationResampling, source=_VALUATION),
     Method('momke-blind', 'MoMKE, not told the mask', Momke, (('oracle', False),), source=_MOMKE),
     Method('momke', 'MoMKE', Momke, uses_oracle=('mask',), source=_MOMKE),
     Method('unimodal', 'Single modality', SingleModalities, (('hidden_layer', True),), inject=False),
