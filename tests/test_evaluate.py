@@ -16,7 +16,7 @@ from dream_jax.data.protocols import conditions
 from dream_jax.evaluate import ConstantPredictor, evaluate_method
 from dream_jax.models.registry import build, find_method
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.predict import Predictor, label_scale
+from dream_jax.predict import EvalInputs, Predictor, label_scale
 from dream_jax.spec import TASKS
 
 _NAMES = ('audio', 'face', 'pose')
@@ -42,7 +42,13 @@ def _model_and_params(name, task):
 def _predictor(name, task, batch_size, mesh):
   model, params = _model_and_params(name, task)
   abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-  return Predictor(model, mesh, abstract, _prepared(task), batch_size=batch_size, compiler_options=FAST_COMPILE), params
+  inputs = EvalInputs(_prepared(task), mesh, batch_size=batch_size)
+  batch = next(inputs.batches('test', Missing(), 0))[0]
+  return Predictor(model, mesh, abstract, batch, compiler_options=FAST_COMPILE), params, inputs
+
+
+def _inputs(prepared):
+  return EvalInputs(prepared, _one_device(), batch_size=256)
 
 
 def _one_device():
@@ -50,8 +56,8 @@ def _one_device():
 
 
 def _rows(name, task, batch_size, mesh, protocols=_PROTOCOLS):
-  predictor, params = _predictor(name, task, batch_size, mesh)
-  return evaluate_method(find_method(name), predictor, params, _prepared(task), protocols, seed=3)
+  predictor, params, inputs = _predictor(name, task, batch_size, mesh)
+  return evaluate_method(find_method(name), predictor, params, inputs, protocols, seed=3)
 
 
 def _numbers(rows):
@@ -80,12 +86,12 @@ def test_metrics_do_not_depend_on_batches_or_devices(reference, batch_size, devi
 
 
 def test_every_sample_is_predicted_once_and_in_its_place():
-  predictor, params = _predictor('concat', 'multiclass', 7, make_mesh(1, -1))
+  predictor, params, inputs = _predictor('concat', 'multiclass', 7, make_mesh(1, -1))
   model, _ = _model_and_params('concat', 'multiclass')
   prepared, missing = _prepared('multiclass'), Missing('modality', 0.5, fills=('swap',))
   split = prepared.splits['test']
-  assert len(split) % predictor.batch_size
-  got = predictor.split(params, split, missing=missing, seed=3)
+  assert len(split) % inputs.batch_size
+  got = predictor.split(params, inputs, 'test', missing=missing, seed=3)
   whole = next(eval_batches(split, prepared, missing=missing, seed=3, batch_size=len(split)))
   seen = [b['index'][b['weight'] > 0] for b in eval_batches(split, prepared, missing=missing, seed=3, batch_size=8)]
   np.testing.assert_array_equal(np.concatenate(seen), np.arange(len(split)))
@@ -97,12 +103,12 @@ def test_every_sample_is_predicted_once_and_in_its_place():
 
 
 def test_regression_is_predicted_in_the_units_of_the_labels():
-  predictor, params = _predictor('late+dropout', 'regression', 256, _one_device())
+  predictor, params, inputs = _predictor('late+dropout', 'regression', 256, _one_device())
   model, _ = _model_and_params('late+dropout', 'regression')
   prepared = _prepared('regression')
   split, scale = prepared.splits['test'], label_scale(prepared)
   assert abs(scale.mean) > 1
-  got = predictor.split(params, split, missing=Missing(), seed=3)
+  got = predictor.split(params, inputs, 'test', missing=Missing(), seed=3)
   out = model.apply({'params': jax.tree.map(lambda p: p[1], params)}, split.features, train=False)
   for field in ('prediction', 'unimodal_predictions'):
     np.testing.assert_allclose(got[field][1], getattr(out, field) * scale.std + scale.mean, rtol=1e-4, atol=1e-4)
@@ -115,9 +121,10 @@ class _Scripted:
   def __init__(self, spec, unimodal=False):
     self._spec, self._unimodal, self._rng, self.given = spec, unimodal, np.random.default_rng(0), []
 
-  def split(self, params, split, *, missing, seed, **_):
+  def split(self, params, inputs, split, *, missing, seed, **_):
     del params, seed
-    m, c, n = self._spec.num_modalities, self._spec.num_outputs, len(split)
+    n = len(inputs.prepared.splits[split])
+    m, c = self._spec.num_modalities, self._spec.num_outputs
     lead = (_SEEDS, n, m) if self._unimodal else (_SEEDS, n)
     prediction = self._rng.normal(size=(*lead, c)).astype(np.float32)
     if self._unimodal:
@@ -154,7 +161,7 @@ def _by_sklearn(task, prediction, label):
 def test_metrics_of_every_condition_and_seed_are_those_of_scikit_learn(task):
   prepared = _prepared(task)
   scripted, label = _Scripted(prepared.spec), prepared.splits['test'].label
-  (row,) = evaluate_method(find_method('dream'), scripted, None, prepared, _PROTOCOLS, seed=3)
+  (row,) = evaluate_method(find_method('dream'), scripted, None, _inputs(prepared), _PROTOCOLS, seed=3)
   assert list(row.protocols) == ['complete', *_PROTOCOLS]
   given = iter(scripted.given)
   for protocol, entry in row.protocols.items():
@@ -182,7 +189,7 @@ def test_metrics_of_every_condition_and_seed_are_those_of_scikit_learn(task):
 def test_single_modalities_fill_a_row_each(task):
   prepared = _prepared(task)
   scripted, label = _Scripted(prepared.spec, unimodal=True), prepared.splits['test'].label
-  rows = evaluate_method(find_method('unimodal'), scripted, None, prepared, (), seed=3)
+  rows = evaluate_method(find_method('unimodal'), scripted, None, _inputs(prepared), (), seed=3)
   assert [row.name for row in rows] == list(_NAMES)
   for m, row in enumerate(rows):
     for s in range(_SEEDS):
@@ -193,7 +200,7 @@ def test_single_modalities_fill_a_row_each(task):
 def test_recognition_is_scored_over_all_slots_of_a_protocol():
   prepared = _prepared('multiclass')
   scripted = _Scripted(prepared.spec)
-  (row,) = evaluate_method(find_method('dream'), scripted, None, prepared, _PROTOCOLS, seed=3)
+  (row,) = evaluate_method(find_method('dream'), scripted, None, _inputs(prepared), _PROTOCOLS, seed=3)
   given = iter(scripted.given)
   for protocol in ('complete', *_PROTOCOLS):
     found, here = [], conditions(protocol, prepared.spec)
@@ -235,10 +242,10 @@ def test_constant_prediction_is_the_majority_or_the_mean(task):
   prepared = _prepared(task)
   train, test = prepared.splits['train'].label, prepared.splits['test'].label
   constant = ConstantPredictor(prepared, _SEEDS)
-  prediction = constant.split(None, prepared.splits['test'], missing=Missing(), seed=0)['prediction']
+  prediction = constant.split(None, _inputs(prepared), 'test', missing=Missing(), seed=0)['prediction']
   assert prediction.shape == (_SEEDS, len(test), prepared.spec.num_outputs)
   assert (prediction == prediction[:1, :1]).all()
-  (row,) = evaluate_method(find_method('majority'), constant, None, prepared, ('modality/zeros',), seed=3)
+  (row,) = evaluate_method(find_method('majority'), constant, None, _inputs(prepared), ('modality/zeros',), seed=3)
   assert row.contribution is None
   metrics = row.protocols['modality/zeros']['metrics']
   if task == 'regression':

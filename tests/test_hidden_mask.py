@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, jit, optax_promotes, small_dataset, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax import losses
 from dream_jax.data import pipeline
 from dream_jax.data.counter import NUMPY
 from dream_jax.data.missing import EVALUATE_EPOCH, PREPARE_EPOCH, Missing, draw_keep
 from dream_jax.data.pipeline import eval_batches, train_batches
 from dream_jax.data.prepare import prepare
-from dream_jax.models.baselines.concat import ORACLE_MASK
+from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.predict import Predictor, label_scale
+from dream_jax.predict import EvalInputs, Predictor, label_scale
 from dream_jax.step import create_optimizer, create_state, train_call
 
-_TRAINED = tuple(name for name, method in METHODS.items() if method.module is not None)
+# One method of each module and its options: what is injected makes no other model.
+_TRAINED = tuple(
+  {(method.module, method.options): name for name, method in METHODS.items() if method.module is not None}.values()
+)
 _HIDDEN = tuple(name for name in _TRAINED if not METHODS[name].uses_oracle)
 _ALL_FILLS = ('zeros', 'noise', 'mean', 'swap')
 # Without swap: there a removed value legitimately lives on as the content of another sample.
@@ -34,6 +36,7 @@ _CONDITIONS = (
   Missing('block', 0.7, fills=('zeros', 'mean')),
 )
 _SEED = 3
+_MESH = make_mesh(2, -1)
 
 
 def _draw(missing, split, spec, epoch, seed=_SEED):
@@ -106,16 +109,11 @@ def _abstract_params(name, prepared):
 def predictor_of(prepared):
   @functools.cache
   def made(name):
-    abstract = _abstract_params(name, prepared)
-    predictor = Predictor(
-      _model(name),
-      make_mesh(2, -1),
-      abstract,
-      prepared,
-      batch_size=16,
-      compiler_options=FAST_COMPILE,
-      oracle=bool(find_method(name).uses_oracle),
-    )
+    abstract, oracle = _abstract_params(name, prepared), bool(find_method(name).uses_oracle)
+    inputs = EvalInputs(prepared, _MESH, batch_size=16)
+    batch, rows = next(inputs.batches('test', Missing(), 0))
+    batch = {**batch, **(inputs.told(rows) if oracle else {})}
+    predictor = Predictor(_model(name), _MESH, abstract, batch, compiler_options=FAST_COMPILE, oracle=oracle)
     return predictor, _random_params(abstract)
 
   return made
@@ -148,11 +146,17 @@ def test_evaluation_inputs_hold_nothing_of_what_was_removed(prepared, missing):
     jax.tree.map(np.testing.assert_array_equal, a['inputs'], b['inputs'])
 
 
+def _predicted(predictor, params, prepared, split, missing):
+  """Outputs for a split that stands in the place of the test split."""
+  inputs = EvalInputs(dataclasses.replace(prepared, splits={**prepared.splits, 'test': split}), _MESH, batch_size=16)
+  return predictor.split(params, inputs, 'test', missing=missing, seed=_SEED)
+
+
 @pytest.mark.parametrize('name', _TRAINED)
 def test_outputs_do_not_depend_on_removed_values_or_on_the_mask(prepared, predictor_of, name, monkeypatch):
   predictor, params = predictor_of(name)
   split = prepared.splits['test']
-  honest = [predictor.split(params, split, missing=missing, seed=_SEED) for missing in _CONDITIONS]
+  honest = [_predicted(predictor, params, prepared, split, missing) for missing in _CONDITIONS]
   _lie_about_kept(monkeypatch)
   told_a_lie, moved = [], []
   for missing, before in zip(_CONDITIONS, honest, strict=True):
@@ -160,7 +164,7 @@ def test_outputs_do_not_depend_on_removed_values_or_on_the_mask(prepared, predic
     other = _with_removed_changed(split, prepared.spec, keep, 'random')
     lengths = {m.length_name: split.features[m.length_name] for m in prepared.spec.modalities if m.has_length}
     other = dataclasses.replace(other, features={**other.features, **lengths})
-    after = predictor.split(params, other, missing=missing, seed=_SEED)
+    after = _predicted(predictor, params, prepared, other, missing)
     told_a_lie.append(not np.array_equal(before.pop('kept'), after.pop('kept')))
     assert before.keys() == after.keys()
     moved.append(any(not np.array_equal(before[key], after[key]) for key in before))
@@ -170,18 +174,31 @@ def test_outputs_do_not_depend_on_removed_values_or_on_the_mask(prepared, predic
 
 
 # What the trainer itself removed may teach; whatever else a loss has, and every output, is blind to it.
-_MAY_READ_CLEAN = {'reconstruction', 'confidence'}
-_MAY_READ_KEPT = {*_MAY_READ_CLEAN, 'unimodal', 'coalition', 'recognition'}
+_READS_CLEAN = {
+  'dream': {'reconstruction', 'confidence'},
+  'mmin': {'imagination', 'cycle'},
+  'tfr-net': {'reconstruction'},
+  'lnln': {'reconstruction'},
+  'p-rmf': {'reconstruction'},
+}
+_READS_KEPT = {
+  'dream': {*_READS_CLEAN['dream'], 'unimodal', 'coalition', 'recognition'},
+  'mmin': {'imagination', 'cycle'},
+  'tfr-net': {'reconstruction'},
+  'lnln': {'completeness', 'adversary'},
+  'momke': {'unimodal'},
+  'momke-blind': {'unimodal'},
+}
 
 
 def _loss_of(name):
   model = _model(name)
-  loss = losses.method_loss(find_method(name), model, losses.LossWeights())
 
   def run(params, batch, key):
-    method = {'method': 'trace'} if find_method(name).model == 'dream' else {}
-    outputs = model.apply({'params': params}, batch['inputs'], train=True, rngs={'dropout': key}, **method)
-    return outputs, loss(params, batch, key)
+    method = {'method': 'trace'} if name == 'dream' else {}
+    rngs = {'dropout': key, 'draw': key}
+    outputs = model.apply({'params': params}, batch['inputs'], train=True, rngs=rngs, **method)
+    return outputs, model.loss(params, batch, key)
 
   return jit(run)
 
@@ -209,18 +226,15 @@ def test_training_outputs_and_task_losses_do_not_read_the_mask_or_the_clean_inpu
   }
   run = _loss_of(name)
   outputs, (_, terms) = run(params, batch, jax.random.key(0))
-  for other, may_read in ((about_kept, _MAY_READ_KEPT), ({**batch, 'clean': about_clean}, _MAY_READ_CLEAN)):
+  for other, may_read in ((about_kept, _READS_KEPT), ({**batch, 'clean': about_clean}, _READS_CLEAN)):
     others, (_, other_terms) = run(params, other, jax.random.key(0))
     same = _same(outputs, others)
     reading = {term for term in terms if not np.array_equal(terms[term], other_terms[term])}
-    if method.uses_oracle:
-      assert same == (other is not about_kept)
-      assert reading == (set() if same else {'task'})
-      continue
-    assert same
+    told = bool(method.uses_oracle) and other is about_kept
+    assert same == (not told)
     # Equality, not inclusion: the supervision does read it, that is what it is for, and a lie that nobody reads would
     # prove nothing.
-    assert reading == (may_read if method.name == 'dream' else set())
+    assert reading == may_read.get(name, set()) | ({'task'} if told else set())
 
 
 _INCOMPLETE = (
@@ -235,11 +249,10 @@ _INCOMPLETE = (
 @functools.cache
 def _one_call(name):
   """One call of two steps of two seeds as the trainer makes it: prepared -> (losses, updated parameters)."""
-  recipe, method, model = small_recipe(inject__fills=_ALL_FILLS), find_method(name), _model(name)
+  recipe, model = small_recipe(inject__fills=_ALL_FILLS), _model(name)
   optimizer = create_optimizer(recipe.optimizer, 10)
-  loss = losses.method_loss(method, model, recipe.losses)
   seeds = np.array([0, 1], np.uint32)
-  call = jit(lambda state, batch: train_call(loss, optimizer, 0.99, state, batch, seeds))
+  call = jit(lambda state, batch: train_call(lambda _: (model.gradient, optimizer), 0.99, state, batch, seeds, {}))
   shapes = {}
 
   def run(prepared):
@@ -252,7 +265,7 @@ def _one_call(name):
         start_step=0,
         num_steps=2,
         steps_per_call=2,
-        with_clean=losses.needs_clean(method, model),
+        with_clean=model.reads_clean,
       )
     )
     batch = {**batch, 'label': label_scale(prepared).standardise(batch['label'])}

@@ -9,17 +9,25 @@ import numpy as np
 import pytest
 from small_runs import jit, small_recipe, small_spec
 
-from dream_jax import losses
 from dream_jax.errors import UserError
 from dream_jax.models import evidence
-from dream_jax.models.baselines.concat import ORACLE_MASK
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.dream import Dream, DreamSettings
+from dream_jax.models.model import ORACLE_MASK
+from dream_jax.models.objective import task_loss
 from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.spec import TASKS
 
 _B = 4
-_TRAINED = tuple(name for name, method in METHODS.items() if method.module is not None)
+# One method of each module and its options: what is injected makes no other model.
+_TRAINED = tuple(
+  {(method.module, method.options): name for name, method in METHODS.items() if method.module is not None}.values()
+)
+_CONTRIBUTIONS = ('dream', 'p-rmf', 'hme')
+_UNIMODAL = (
+  'dream', 'late', 'late-mlp+dropout', 'unimodal', 'momke', 'momke-blind', 'hme', 'ogm-ge+dropout', 'mmpareto+dropout',
+)  # fmt: skip
+_RECONSTRUCTIONS = ('dream', 'mmin', 'tfr-net', 'lnln', 'p-rmf')
 _SIZES = {'width': 8, 'hidden': 8}
 # Regression and multiclass have nothing in common; the other two tasks are built like one of them.
 _TASKS = [pytest.param(t, marks=[pytest.mark.slow] * (t in ('binary', 'multilabel'))) for t in TASKS]
@@ -69,17 +77,14 @@ class _Case:
     self.method, self.spec = find_method(name), small_spec(task)
     self.settings = DreamSettings(**_SIZES, sequence_encoder=sequence_encoder)
     self.model = build(self.method, self.spec, self.settings)
-    loss = losses.method_loss(self.method, self.model, losses.LossWeights())
 
     def everything(params, inputs, clean, label, kept, key):
       batch = {'inputs': inputs, 'clean': clean, 'label': label, 'kept': kept}
       outputs = self.model.apply({'params': params}, inputs, train=False)
-      return outputs, jax.value_and_grad(loss, has_aux=True)(params, batch, key)
+      return outputs, self.model.gradient(params, batch, key)
 
     self.params = _drawn(self.model, self.told(_inputs(self.spec)))
-    # The controls share their operations, which are compiled once each; DREAM has too many for that.
-    shared = self.method.name != 'dream' and sequence_encoder == 'tcn'
-    self._everything = everything if shared else jit(everything)
+    self._everything = jit(everything)
 
   def told(self, inputs):
     """The inputs, with the mask for a method that is told it."""
@@ -113,15 +118,17 @@ def test_outputs_have_the_documented_shapes_and_ranges(case, name, task):
   assert out.latents.shape == (_B, m, 8)
   for field in ('contributions', 'presence', 'gates', 'soft_mask'):
     value = getattr(out, field)
-    assert (value is not None) == (c.method.name == 'dream')
+    assert (value is not None) == (c.method.name in (_CONTRIBUTIONS if field == 'contributions' else ('dream',)))
     if value is not None:
       assert value.shape == (_B, m)
       assert (np.asarray(value) >= 0).all()
       if field in ('presence', 'gates'):
         assert (np.asarray(value) <= 1 + 1e-6).all()
-  if c.method.model in ('dream', 'late', 'unimodal'):
+  assert (out.unimodal_predictions is not None) == (c.method.name in _UNIMODAL)
+  if out.unimodal_predictions is not None:
     assert out.unimodal_predictions.shape == (_B, m, spec.num_outputs)
-  if c.method.name == 'dream':
+  assert (out.reconstructions is not None) == (c.method.name in _RECONSTRUCTIONS)
+  if out.reconstructions is not None:
     assert out.reconstructions.shape == out.latents.shape
   assert jax.tree.structure(grads) == jax.tree.structure(c.params)
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((out, grads)))
@@ -232,9 +239,7 @@ def _ablated(name):
 
   def everything(params):
     batch = {'inputs': inputs, 'clean': inputs, 'label': jnp.asarray(_label(spec)), 'kept': jnp.asarray(kept)}
-    grads, terms = jax.grad(
-      lambda p: losses.dream_loss(model, p, batch, jax.random.key(1), losses.LossWeights()), has_aux=True
-    )(params)
+    (_, terms), grads = model.gradient(params, batch, jax.random.key(1))
     return model.apply({'params': params}, inputs, train=False, method='trace'), grads, terms
 
   trace, grads, terms = jit(everything)(params)
@@ -244,7 +249,7 @@ def _ablated(name):
 @pytest.mark.parametrize('name', _ABLATIONS)
 def test_every_ablation_trains_exactly_its_own_parts(name):
   model, params, trace, grads, terms = _ablated(name)
-  s = model.settings
+  s = model.sizes
   assert _finite((trace.outputs, grads, terms))
   assert ('recogniser' in params) == s.recognise
   assert ('estimator' in params) == s.assess
@@ -274,7 +279,7 @@ def test_switches_mean_what_they_say():
 def test_low_contribution_opens_the_gate():
   """Without assessment a contribution is the presence alone, so the gate follows from it."""
   model, _, trace, _, _ = _ablated('no assessment')
-  s, presence = model.settings, np.asarray(trace.outputs.presence)
+  s, presence = model.sizes, np.asarray(trace.outputs.presence)
   wanted = 1 / (1 + np.exp(-(s.gate_threshold - presence) / s.gate_temperature))
   np.testing.assert_allclose(trace.outputs.gates, wanted, rtol=1e-3, atol=1e-5)
 
@@ -300,7 +305,7 @@ def test_posterior_over_coalitions_is_one_and_presence_its_margin():
   # Not recognising is being certain of all slots, so its posterior mixture is the fusion of everything.
   model, params, trace, _, _ = _ablated('posterior of everything')
   inputs = _inputs(model.spec)
-  uniform = Dream(model.spec, dataclasses.replace(model.settings, fusion='uniform'))
+  uniform = Dream(model.spec, dataclasses.replace(model.sizes, fusion='uniform'))
   wanted = jit(lambda p: uniform.apply({'params': p}, inputs, train=False).prediction)(params)
   np.testing.assert_allclose(trace.outputs.prediction, jax.nn.log_softmax(wanted), rtol=1e-4, atol=1e-5)
 
@@ -331,7 +336,7 @@ def test_task_loss_cannot_bend_presence_or_shares():
   inputs, label = _inputs(spec), _label(spec)
   grads = jit(
     jax.grad(
-      lambda p: losses.task_loss(
+      lambda p: task_loss(
         spec, model.apply({'params': p}, inputs, train=True, rngs={'dropout': jax.random.key(0)}).prediction, label
       )
     )
@@ -344,4 +349,4 @@ def test_task_loss_cannot_bend_presence_or_shares():
 def test_recipe_reaches_the_model():
   recipe = small_recipe(model__fusion='uniform', model__width=8)
   model = build(find_method('dream'), small_spec(), recipe.model)
-  assert (model.settings.fusion, model.settings.width) == ('uniform', 8)
+  assert (model.sizes.fusion, model.sizes.width) == ('uniform', 8)

@@ -10,10 +10,10 @@ import pytest
 from small_runs import jit, optax_promotes, small_recipe, small_spec  # noqa: F401
 
 from dream_jax.api import empty_inputs
-from dream_jax.models.baselines.late import owners
 from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.programs import program_key
-from dream_jax.step import TrainState, select_best, train_call
+from dream_jax.runs import Runs
+from dream_jax.step import Selection, TrainState, select_best, train_call
 
 _SEEDS = np.array([3, 4], np.uint32)
 _NUM_STEPS = 6
@@ -27,9 +27,7 @@ def _state(**fields):
     'params': params,
     'average': params,
     'opt_state': jax.vmap(optimizer.init)(params),
-    'best_params': params,
-    'best_score': jnp.full(2, -jnp.inf),
-    'best_step': jnp.zeros(2, jnp.int32),
+    'best': Selection(params, jnp.full(2, -jnp.inf), jnp.zeros(2, jnp.int32)),
   }
   return TrainState(**{**start, **fields})
 
@@ -40,10 +38,15 @@ def _loss(params, batch, rng):
   return loss, {'task': loss}
 
 
+def _make_run(values):
+  del values
+  return jax.value_and_grad(_loss, has_aux=True), optax.sgd(0.1)
+
+
 def _steps(decay):
   """The state after every step: a quadratic whose target moves, so that parameters never rest."""
   x = np.random.default_rng(0).normal(size=(_NUM_STEPS, 1, 2, 2)).astype(np.float32)
-  call = jit(lambda state, x: train_call(_loss, optax.sgd(0.1), decay, state, {'x': x}, _SEEDS))
+  call = jit(lambda state, x: train_call(_make_run, decay, state, {'x': x}, _SEEDS, {}))
   states = [_state()]
   for batch in x:
     states.append(call(states[-1], batch)[0])
@@ -73,27 +76,20 @@ def test_averaging_does_not_touch_the_parameters_that_are_trained():
 
 def test_selection_keeps_the_average_and_not_the_parameters():
   average = {'w': jnp.asarray([[10.0, 20.0], [30.0, 40.0]])}
-  before = _state(average=average, step=jnp.asarray(5, jnp.int32), best_score=jnp.asarray([0.5, 0.5]))
-  after = select_best(before, jnp.asarray([0.6, 0.4]))
-  np.testing.assert_array_equal(after.best_params['w'], [[10.0, 20.0], [0.5, 4.0]])
-  np.testing.assert_array_equal(after.best_step, [5, 0])
-  # Training goes on from where it was.
-  np.testing.assert_array_equal(after.params['w'], before.params['w'])
-  np.testing.assert_array_equal(after.average['w'], average['w'])
+  state = _state()
+  before = state.best.replace(score=jnp.asarray([0.5, 0.5]))
+  after = select_best(before, average, jnp.asarray(5, jnp.int32), jnp.asarray([0.6, 0.4]))
+  np.testing.assert_array_equal(after.params['w'], [[10.0, 20.0], [0.5, 4.0]])
+  np.testing.assert_array_equal(after.step, [5, 0])
+  np.testing.assert_array_equal(after.score, np.float32([0.6, 0.5]))
 
 
 def test_later_of_equal_readings_wins_and_nan_never():
   average = {'w': jnp.arange(3.0)[:, None]}
-  before = _state(
-    step=jnp.asarray(9, jnp.int32),
-    average=average,
-    best_params={'w': -jnp.ones((3, 1))},
-    best_score=jnp.asarray([0.5, 0.5, 0.5]),
-    best_step=jnp.asarray([1, 1, 1], jnp.int32),
-  )
-  chosen = select_best(before, jnp.asarray([0.5, 0.4, jnp.nan]))
-  np.testing.assert_array_equal(chosen.best_step, [9, 1, 1])
-  np.testing.assert_array_equal(chosen.best_params['w'][:, 0], [0.0, -1.0, -1.0])
+  before = Selection({'w': -jnp.ones((3, 1))}, jnp.asarray([0.5, 0.5, 0.5]), jnp.asarray([1, 1, 1], jnp.int32))
+  chosen = select_best(before, average, jnp.asarray(9, jnp.int32), jnp.asarray([0.5, 0.4, jnp.nan]))
+  np.testing.assert_array_equal(chosen.step, [9, 1, 1])
+  np.testing.assert_array_equal(chosen.params['w'][:, 0], [0.0, -1.0, -1.0])
 
 
 def test_separate_models_are_selected_by_themselves():
@@ -101,27 +97,25 @@ def test_separate_models_are_selected_by_themselves():
   m = spec.num_modalities
   model = build(find_method('unimodal'), spec, small_recipe().model)
   params = jax.eval_shape(lambda: model.init(jax.random.key(0), empty_inputs(spec, 1), train=False)['params'])
-  owner = owners(spec, params)
+  owner = model.owners(params)
   assert set(jax.tree.leaves(owner)) == {-1, *range(m)}
   full = jax.tree.map(lambda x: jnp.ones((2, *x.shape)), params)
-  before = _state(
-    step=jnp.asarray(7, jnp.int32),
-    average=full,
-    best_params=jax.tree.map(jnp.zeros_like, full),
-    best_score=jnp.full((2, m), 0.5),
-    best_step=jnp.zeros((2, m), jnp.int32),
-  )
+  before = Selection(jax.tree.map(jnp.zeros_like, full), jnp.full((2, m), 0.5), jnp.zeros((2, m), jnp.int32))
   score = np.full((2, m), 0.4, np.float32)
   score[0, 1] = score[1, 2] = 0.6
-  after = select_best(before, jnp.asarray(score), owner)
-  np.testing.assert_array_equal(after.best_step, np.where(score > 0.5, 7, 0))
+  after = select_best(before, full, jnp.asarray(7, jnp.int32), jnp.asarray(score), owner)
+  np.testing.assert_array_equal(after.step, np.where(score > 0.5, 7, 0))
   # What a modality predicts depends on its own selection alone.
   for seed, chosen in ((0, 1), (1, 2)):
     for i, name in enumerate(spec.names):
-      mine = jax.tree.leaves(after.best_params['encoders'][name])
-      mine += [x[:, i] for x in jax.tree.leaves(after.best_params['heads'])]
+      mine = jax.tree.leaves(after.params['encoders'][name])
+      mine += [x[:, i] for x in jax.tree.leaves(after.params['heads'])]
       assert {float(x[seed].min()) for x in mine} == {float(i == chosen)}
       assert {float(x[seed].max()) for x in mine} == {float(i == chosen)}
+
+
+def _same_model(a, b):
+  return (a.module, a.options) == (b.module, b.options)
 
 
 def test_programs_are_shared_by_methods_that_differ_in_their_data_and_by_no_others():
@@ -132,10 +126,16 @@ def test_programs_are_shared_by_methods_that_differ_in_their_data_and_by_no_othe
     frozenset(pair)
     for pair in itertools.combinations(trained, 2)
     if keys[pair[0]] == keys[pair[1]] and hash(keys[pair[0]]) == hash(keys[pair[1]])
-  } == {frozenset(('concat', 'concat+dropout'))}
+  } == {frozenset((a, b)) for a, b in itertools.combinations(trained, 2) if _same_model(METHODS[a], METHODS[b])}
+  assert _same_model(METHODS['concat'], METHODS['concat+dropout'])
   # Another spec or other sizes are other programs.
   others = (
     program_key(METHODS['concat'], small_recipe(model__width=16), spec),
     program_key(METHODS['concat'], recipe, small_spec('binary')),
   )
   assert keys['concat'] not in others
+  # So are other numbers of runs, and settings that the program takes as numbers.
+  runs = Runs((0, 1), (('model.dropout', (0.1, 0.2)),))
+  assert program_key(METHODS['concat'], recipe, spec, Runs((5, 6))) == keys['concat']
+  assert program_key(METHODS['concat'], recipe, spec, Runs((5,))) != keys['concat']
+  assert program_key(METHODS['concat'], recipe, spec, runs) != keys['concat']

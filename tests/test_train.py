@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax import programs, train
+from dream_jax import feed, programs, train
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.pipeline import train_batches
+from dream_jax.feed import Feed
 from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
 from dream_jax.train import Trainer, make_schedule
@@ -33,13 +34,22 @@ def prepared():
   return small_prepared('multiclass', _NAMES)
 
 
+def _compile_fast(patch):
+  for module in (programs, feed):
+    patch.setattr(module, 'compiler_options', lambda **_: FAST_COMPILE)
+
+
+def _trainer(name, recipe, prepared, **rest):
+  return Trainer(find_method(name), recipe, Feed(recipe, prepared), **rest)
+
+
 @pytest.fixture(scope='module')
 def trainer(prepared):
   """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds on one axis of the mesh."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, '_CALL_BYTES', 5000)
-    patch.setattr(programs, 'compiler_options', lambda: FAST_COMPILE)
-    made = Trainer(find_method('dream'), small_recipe(parallel__seed=2), prepared)
+    _compile_fast(patch)
+    made = _trainer('dream', small_recipe(parallel__seed=2), prepared)
   s = made.schedule
   assert (s.num_steps, s.eval_every, s.per_call) == (12, 4, 2)
   return made
@@ -72,9 +82,7 @@ def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, st
   result = trainer.run(str(tmp_path))
   workdir, expected = whole
   _assert_equal(_saved(trainer, tmp_path), _saved(trainer, workdir))
-  _assert_equal(result.params, expected.params)
-  np.testing.assert_array_equal(result.best_step, expected.best_step)
-  np.testing.assert_array_equal(result.best_score, expected.best_score)
+  _assert_equal(result.best, expected.best)
   assert (tmp_path / 'metrics.jsonl').read_bytes() == (workdir / 'metrics.jsonl').read_bytes()
 
 
@@ -82,7 +90,7 @@ def test_finished_run_comes_back_without_a_step(trainer, whole):
   workdir, expected = whole
   before = (workdir / 'metrics.jsonl').read_bytes()
   again = trainer.run(str(workdir))
-  _assert_equal(again.params, expected.params)
+  _assert_equal(again.best, expected.best)
   assert (workdir / 'metrics.jsonl').read_bytes() == before
 
 
@@ -95,7 +103,7 @@ def test_metrics_name_every_call_and_every_reading(trainer, whole):
       assert isinstance(value, (str, int)) or (len(value) == 2 and np.isfinite(value).all())
   state = _saved(trainer, whole[0])
   scores = np.array([line['validation_score'] for line in lines if 'validation_score' in line])
-  np.testing.assert_allclose(state.best_score, scores.max(0), rtol=1e-6)
+  np.testing.assert_allclose(state.best.score, scores.max(0), rtol=1e-6)
 
 
 def test_nothing_compiles_after_the_trainer_is_made(trainer, whole, tmp_path):
@@ -122,15 +130,15 @@ def test_nothing_compiles_after_the_trainer_is_made(trainer, whole, tmp_path):
 def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path, monkeypatch):
   del whole
   readings = iter(np.array([[0.5, 0.9], [0.8, np.nan], [0.1, 0.7]], np.float32))
-  monkeypatch.setattr(trainer, 'validate', lambda params: next(readings))
+  monkeypatch.setattr(trainer, 'score', lambda params, split: next(readings))
   at = {}
   for step in (4, 8, 12):
     result = trainer.run(str(tmp_path), max_steps=step)
     at[step] = _saved(trainer, tmp_path).average
-  np.testing.assert_array_equal(result.best_step, [8, 4])
-  np.testing.assert_array_equal(result.best_score, np.float32([0.8, 0.9]))
+  np.testing.assert_array_equal(result.best.step, [8, 4])
+  np.testing.assert_array_equal(result.best.score, np.float32([0.8, 0.9]))
   wanted = jax.tree.map(lambda a, b: np.stack([a[0], b[1]]), at[8], at[4])
-  _assert_equal(result.params, wanted)
+  _assert_equal(result.best.params, wanted)
   with Checkpoints(tmp_path / 'checkpoints' / 'dream', read_only=True) as checkpoints:
     _assert_equal(
       checkpoints.restore_best(trainer.programs.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted)
@@ -156,8 +164,8 @@ def test_batches_of_a_vectorised_run_are_those_of_the_seed_alone(trainer, prepar
 def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, tmp_path, monkeypatch):
   """To a tolerance: other numbers of seeds and devices make another compiled program, which adds the same numbers in
   another order; Adam then divides by small ones."""
-  monkeypatch.setattr(programs, 'compiler_options', lambda: FAST_COMPILE)
-  single = Trainer(find_method('dream'), small_recipe(seed=1, num_seeds=1), prepared)
+  _compile_fast(monkeypatch)
+  single = _trainer('dream', small_recipe(seed=1, num_seeds=1), prepared)
   single.run(str(tmp_path), max_steps=single.schedule.per_call)
   state = _saved(single, tmp_path)
   trainer_dir = tmp_path / 'two'
@@ -173,20 +181,20 @@ def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, tmp_path,
 
 
 def test_seeds_differ(whole):
-  assert not any(np.array_equal(p[0], p[1]) for p in jax.tree.leaves(whole[1].params) if p.ndim > 2 and p[0].size > 8)
+  assert not any(
+    np.array_equal(p[0], p[1]) for p in jax.tree.leaves(whole[1].best.params) if p.ndim > 2 and p[0].size > 8
+  )
 
 
 @pytest.mark.slow
 def test_programs_of_another_method_train_as_ones_own(prepared, tmp_path, monkeypatch):
-  monkeypatch.setattr(programs, 'compiler_options', lambda: FAST_COMPILE)
+  _compile_fast(monkeypatch)
   recipe = small_recipe(train__epochs=1, train__num_evals=1)
-  plain, dropping = (find_method(name) for name in ('concat', 'concat+dropout'))
-  own = Trainer(dropping, recipe, prepared)
-  lent = Trainer(dropping, recipe, prepared, Trainer(plain, recipe, prepared).programs)
+  own = _trainer('concat+dropout', recipe, prepared)
+  lent = _trainer('concat+dropout', recipe, prepared, programs=_trainer('concat', recipe, prepared).programs)
   assert own.compile_seconds > lent.compile_seconds == 0
   results = [trainer.run(str(tmp_path / name)) for name, trainer in (('own', own), ('lent', lent))]
-  _assert_equal(results[0].params, results[1].params)
-  np.testing.assert_array_equal(results[0].best_score, results[1].best_score)
+  _assert_equal(results[0].best, results[1].best)
 
 
 @pytest.mark.parametrize('epochs', [1, 3, 7])
@@ -194,7 +202,7 @@ def test_programs_of_another_method_train_as_ones_own(prepared, tmp_path, monkey
 @pytest.mark.parametrize('bytes_a_call', [1, 30000, 10**9])
 def test_schedule_comes_out_even_and_gives_every_epoch(prepared, epochs, evals, bytes_a_call, monkeypatch):
   monkeypatch.setattr(train, '_CALL_BYTES', bytes_a_call)
-  s = make_schedule(small_recipe(train__epochs=epochs, train__num_evals=evals), prepared)
+  s = make_schedule(small_recipe(train__epochs=epochs, train__num_evals=evals), prepared, 2)
   least = epochs * len(prepared.splits['train']) // 8
   assert s.num_steps >= least
   assert s.num_steps % s.eval_every == 0
@@ -206,8 +214,8 @@ def test_schedule_comes_out_even_and_gives_every_epoch(prepared, epochs, evals, 
 def test_every_method_has_the_same_budget(prepared, monkeypatch):
   monkeypatch.setattr(train, 'compile_programs', lambda *_, **__: mock.Mock(compile_seconds=0.0, mesh=make_mesh(1, -1)))
   recipe = small_recipe()
-  trained = [find_method(name) for name, method in METHODS.items() if method.module is not None]
-  assert len({Trainer(method, recipe, prepared).schedule for method in trained}) == 1
+  trained = [name for name, method in METHODS.items() if method.module is not None]
+  assert len({_trainer(name, recipe, prepared).schedule for name in trained}) == 1
 
 
 _RUN = textwrap.dedent("""
