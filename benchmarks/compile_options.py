@@ -13,7 +13,7 @@ from unittest import mock
 import jax
 
 from dream_jax import experiment, programs
-from dream_jax.data.pipeline import train_batches
+from dream_jax.feed import Feed
 from dream_jax.flags import load_config
 from dream_jax.models.registry import find_method
 from dream_jax.recipe import recipe_from_config
@@ -27,27 +27,15 @@ def main() -> None:
   prepared = experiment.load_prepared(recipe)
   for level in (3, 2, 1, 0):
     options = {'xla_backend_optimization_level': level}
-    with mock.patch.object(programs, 'compiler_options', lambda options=options: options):
-      trainer = Trainer(find_method('dream'), recipe, prepared)
+    with mock.patch.object(programs, 'compiler_options', lambda options=options, once=False: options):
+      trainer = Trainer(find_method('dream'), recipe, Feed(recipe, prepared))
     s = trainer.schedule
-    batch = next(
-      train_batches(
-        prepared,
-        inject=trainer.inject,
-        batch_size=recipe.train.batch_size,
-        seeds=recipe.seeds,
-        start_step=0,
-        num_steps=s.per_call,
-        steps_per_call=s.per_call,
-        with_clean=True,
-      )
-    )
-    batch = trainer.put_batch(batch)
-    state = trainer.programs.create(trainer.seeds)
+    batch = next(trainer.batches(0))
+    state = trainer.first_state()
     times = []
     for _ in range(6):
       start = time.perf_counter()
-      state, terms = trainer.programs.call(state, batch, trainer.seeds)
+      state, terms = trainer.advance(state, batch)
       jax.block_until_ready(terms)
       times.append((time.perf_counter() - start) / s.per_call)
     print(

@@ -82,7 +82,7 @@ def work(args: argparse.Namespace) -> None:
   for line in sys.stdin:
     if line.strip() != 'step':
       trainer = bench.trainer(find_method(line.strip()))
-      state = trainer.programs.create(trainer.seeds)
+      state = trainer.first_state()
       batches = trainer.batches(0)
       state = call(trainer, state, batches)
       print(0.0, flush=True)
@@ -97,8 +97,7 @@ def work(args: argparse.Namespace) -> None:
 
 def call(trainer, state, batches):
   """The state after one more call."""
-  batch = next(batches)
-  return trainer.programs.call(state, batch, trainer.seeds, trainer.values)[0]
+  return trainer.advance(state, next(batches))[0]
 
 
 if __name__ == '__main__':

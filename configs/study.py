@@ -56,6 +56,7 @@ def get_config(variant: str = ''):
     config.data.options.seed = 20240  # of the pairing and the splits
     config.optimizer.learning_rate = 1e-2
     config.inject.rate = 0.5
+    config.model.max_tokens = 4  # of MulT and TFR-Net, which would take most of the time otherwise
   if variant == 'regimes':
     config.study.regimes = REGIMES
     config.study.peek = config.study.valuation = False
@@ -78,7 +79,7 @@ def get_config(variant: str = ''):
     config.inject.rate = 0.3
     config.train.validation_draws = 8
     config.study.regimes = REGIMES
-    config.study.search.points = 16
+    config.study.search.points = 10  # as many as seeds: the search runs in the program that trains
     config.study.search.fields = (
       ('optimizer.learning_rate', 'log', 1e-3, 1e-2),
       ('optimizer.weight_decay', 'log', 0.1, 10.0),

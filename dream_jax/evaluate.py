@@ -14,9 +14,9 @@ from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.protocols import Condition, conditions
 from dream_jax.models.registry import Method
-from dream_jax.predict import EvalInputs, Predictor
+from dream_jax.predict import EvalInputs, Predictor, Seen
 from dream_jax.spec import DatasetSpec
-from dream_jax.statistics import summarise
+from dream_jax.statistics import summarise, two_way_interval
 
 _CONTRIBUTION_PARTS = ('contributions', 'gates', 'soft_mask')
 
@@ -63,9 +63,11 @@ class ConstantPredictor:
       constant = np.log(rate / (1 - rate))
     self.prediction, self._num_seeds = constant.astype(np.float32), num_seeds
 
-  def split(self, params: Any, inputs: EvalInputs, split: str, *, missing: Missing, seed: int) -> dict[str, np.ndarray]:
+  def split(
+    self, params: Any, inputs: EvalInputs, split: str, *, missing: Missing, seed: int, seen: Seen | None = None
+  ) -> dict[str, np.ndarray]:
     """As `Predictor.split`; reads nothing but the number of samples."""
-    del params, missing, seed
+    del params, missing, seed, seen
     shape = (self._num_seeds, len(inputs.prepared.splits[split]), len(self.prediction))
     return {'prediction': np.broadcast_to(self.prediction, shape)}
 
@@ -95,10 +97,11 @@ def evaluate_method(
   rows = _row_names(method, spec)
   collected: dict[str, _RowBuilder] = {name: _RowBuilder(name, title, spec, data.label) for name, title in rows}
   recognition = _Recognition(spec)
+  seen = Seen()
   informativeness = data.extras.get('informativeness')
   for protocol in dict.fromkeys(('complete', *protocols)):
     for condition in conditions(protocol, spec):
-      outputs = predictor.split(params, inputs, split, missing=condition.missing, seed=seed)
+      outputs = predictor.split(params, inputs, split, missing=condition.missing, seed=seed, seen=seen)
       for m, builder in enumerate(collected.values()):
         single = method.separate
         builder.add(protocol, condition, outputs['unimodal_predictions'][:, :, m] if single else outputs['prediction'])
@@ -125,6 +128,7 @@ class _RowBuilder:
 
   def __init__(self, name: str, title: str, spec: DatasetSpec, label: np.ndarray):
     self.name, self._title, self._spec, self._label = name, title, spec, label
+    self._primary = metrics.primary_metric(spec)[0]
     self._protocols: dict[str, dict[str, Any]] = {}
     self._scores: dict[str, list[np.ndarray]] = {}
     self.contribution: dict[str, Any] = {}
@@ -155,15 +159,16 @@ class _RowBuilder:
 
   def row(self, scores: dict[str, Any] | None) -> Row:
     """The finished row."""
-    for entry in self._protocols.values():
+    means = {protocol: np.mean(scores, axis=0) for protocol, scores in self._scores.items()}
+    for protocol, entry in self._protocols.items():
       entry['summary'] = {metric: summarise(np.mean(values, axis=0)) for metric, values in entry['metrics'].items()}
+      entry['summary'][self._primary]['ci95_two_way'] = two_way_interval(means[protocol])
       rates = [c['rate'] for c in entry['conditions']]
       if len(rates) > 1 and None not in rates:
         for metric in tuple(entry['summary']):
           curves = np.asarray(entry['metrics'][metric]).T
           entry['summary'][metric]['auilc'] = float(np.mean([metrics.auilc(rates, curve) for curve in curves]))
     contribution = {**self.contribution, 'scores': scores} if self.contribution else None
-    means = {protocol: np.mean(scores, axis=0) for protocol, scores in self._scores.items()}
     return Row(self.name, self._title, self._protocols, contribution, means)
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from dream_jax import workdirs
 from dream_jax.checkpoints import Checkpoints
+from dream_jax.comparisons import compare
 from dream_jax.config_guard import check_workdir
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.missing import describe
@@ -34,7 +34,6 @@ from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
 from dream_jax.report.tables import terminal_text
 from dream_jax.runs import Runs
-from dream_jax.statistics import holm, paired_comparison
 from dream_jax.train import Trained, Trainer
 from dream_jax.writers import plain, write_json
 
@@ -119,7 +118,7 @@ class Workbench:
 
   def trainer(self, method: Method, runs: Runs | None = None, *, peek: bool = False) -> Trainer:
     """A trainer of the method."""
-    key = (program_key(method, self.recipe, self.prepared.spec, runs), peek)
+    key = program_key(method, self.recipe, self.prepared.spec, runs)
     trainer = Trainer(method, self.recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
     self.compiled[key] = trainer.programs
     return trainer
@@ -219,32 +218,8 @@ def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> d
     'environment': environment(),
     'config': plain(config),
     'methods': methods,
-    'comparisons': compare(recipe.methods[0], rows, metric) if recipe.methods[0] in rows else [],
+    'comparisons': compare(recipe.methods[0], rows, metric),
   }
-
-
-def compare(reference: str, rows: dict[str, Row], metric: str) -> list[dict[str, Any]]:
-  """The reference against every other row under every protocol; p values corrected over all of them (Holm)."""
-  found = []
-  for name, row in rows.items():
-    for protocol, scores in rows[reference].sample_scores.items():
-      if name != reference and protocol in row.sample_scores:
-        c = paired_comparison(scores, row.sample_scores[protocol])
-        found.append(
-          {
-            'a': reference,
-            'b': name,
-            'protocol': protocol,
-            'metric': metric,
-            'difference': c.difference,
-            'ci95': c.ci95,
-            'p': c.p,
-          }
-        )
-  testable = [entry for entry in found if entry['p'] is not None and np.isfinite(entry['p'])]
-  for entry, p in zip(testable, holm([entry['p'] for entry in testable]), strict=True):
-    entry['p_holm'] = p
-  return found
 
 
 def _regime(method: Method, recipe: Recipe) -> str:

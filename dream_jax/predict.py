@@ -7,6 +7,7 @@ Dimension letters: S seeds, n samples of a split, B batch, M modalities, C outpu
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from dream_jax.spec import ModalitySpec
 # What leaves the devices; latents and reconstructions would be most of the traffic and no metric reads them.
 _REPORTED = ('prediction', 'contributions', 'presence', 'gates', 'soft_mask', 'unimodal_predictions')
 _CPU_ROWS, _ACCELERATOR_ROWS = 128, 2048
+_SEEN_BYTES = 2**29
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,25 +81,27 @@ class EvalInputs:
     self._where = sharding(mesh, 'data')
     self._left = keep_bytes
     self._kept: dict[Any, list[tuple[dict[str, jax.Array], dict[str, np.ndarray]]]] = {}
+    self._known: dict[bytes, int] = {}
+    self._numbers: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
 
   def batches(
-    self, split: str, missing: Missing, seed: int
+    self, split: str, missing: Missing, seed: int, wanted: np.ndarray | None = None
   ) -> Iterator[tuple[dict[str, jax.Array], dict[str, np.ndarray]]]:
-    """(inputs on the devices, {'kept', 'weight', 'index'} on the host) of each batch, see `pipeline.eval_batches`."""
-    key = (split, missing, seed)
+    """(inputs on the devices, {'kept', 'weight', 'index'} on the host) of each batch, see `pipeline.eval_batches`.
+
+    Args:
+      split: name of the split.
+      missing: what its samples lack.
+      seed: decides what each sample lacks.
+      wanted: bool [n], the samples that are wanted; all if None. One process only.
+    """
+    key = (split, missing, seed, None if wanted is None else wanted.tobytes())
     if key in self._kept:
       yield from self._kept[key]
       return
     made, size = [], 0
-    for batch in eval_batches(
-      self.prepared.splits[split],
-      self.prepared,
-      missing=missing,
-      seed=seed,
-      batch_size=self.batch_size,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    ):
+    source = self._on_host(split, missing, seed)
+    for batch in source if wanted is None else _repacked(source, wanted, self.batch_size):
       rows = {name: batch[name] for name in ('kept', 'weight', 'index')}
       size += sum(x.nbytes for x in batch['inputs'].values())
       inputs = put(batch['inputs'], self._where)
@@ -107,6 +111,41 @@ class EvalInputs:
     if size <= self._left:
       self._left -= size
       self._kept[key] = made
+
+  def numbers(self, split: str, missing: Missing, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(numbers int64 [n], kept [n, M]) of the samples' inputs under a condition; equal inputs have equal numbers.
+
+    Masks and contents of a sample come from the same random words under every condition, so that what is removed at a
+    low rate is removed at every higher one: many conditions show a model the very same input.
+    """
+    key = (split, missing, seed)
+    if key not in self._numbers:
+      n = len(self.prepared.splits[split])
+      numbers, kept = np.empty(n, np.int64), np.empty((n, self.prepared.spec.num_modalities), np.float32)
+      for batch in self._on_host(split, missing, seed):
+        real = batch['weight'] > 0
+        index = batch['index'][real]
+        kept[index] = batch['kept'][real]
+        # What a method with an oracle is told is an input, too.
+        parts = [np.ascontiguousarray(x[real]) for x in (*batch['inputs'].values(), batch['kept'])]
+        rows = np.concatenate([x.reshape(len(x), -1).view(np.uint8) for x in parts], axis=1)
+        for place, row in zip(index, rows, strict=True):
+          digest = hashlib.blake2b(row, digest_size=16).digest()
+          numbers[place] = self._known.setdefault(digest, len(self._known))
+      self._numbers[key] = numbers, kept
+    return self._numbers[key]
+
+  def _on_host(self, split: str, missing: Missing, seed: int) -> Iterator[dict[str, Any]]:
+    """Batches of this process."""
+    return eval_batches(
+      self.prepared.splits[split],
+      self.prepared,
+      missing=missing,
+      seed=seed,
+      batch_size=self.batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
 
   def coalition_batches(
     self, split: str, seed: int
@@ -148,6 +187,58 @@ class EvalInputs:
   def told(self, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """What a method with an oracle is told of a batch."""
     return put({ORACLE_MASK: rows['kept']}, self._where)
+
+
+def _repacked(source: Iterator[dict[str, Any]], wanted: np.ndarray, batch_size: int) -> Iterator[dict[str, Any]]:
+  """The wanted samples of batches, packed into batches of the same size; the last one is filled up at weight 0."""
+  names = ('inputs', 'kept', 'weight', 'index')
+  waiting: list[dict[str, Any]] = []
+  count = 0
+  for batch in source:
+    take = (batch['weight'] > 0) & wanted[batch['index']]
+    waiting.append(jax.tree.map(lambda x, t=take: x[t], {name: batch[name] for name in names}))
+    count += int(take.sum())
+    while count >= batch_size:
+      whole = jax.tree.map(lambda *x: np.concatenate(x), *waiting)
+      yield jax.tree.map(lambda x: x[:batch_size], whole)
+      waiting, count = [jax.tree.map(lambda x: x[batch_size:], whole)], count - batch_size
+  if count:
+    rest = jax.tree.map(lambda *x: np.concatenate(x), *waiting)
+    fill = batch_size - count
+    yield jax.tree.map(lambda x: np.concatenate([x, np.zeros((fill, *x.shape[1:]), x.dtype)]), rest)
+
+
+class Seen:
+  """What one set of parameters said of the inputs it has met, by their numbers; see `EvalInputs.numbers`."""
+
+  def __init__(self):
+    self.outputs: dict[str, np.ndarray] = {}
+    self._there = np.zeros(0, bool)
+
+  @property
+  def full(self) -> bool:
+    """Whether it holds as much as it may."""
+    return sum(x.nbytes for x in self.outputs.values()) > _SEEN_BYTES
+
+  def lacks(self, numbers: np.ndarray) -> np.ndarray:
+    """Bool [n]: the first samples of inputs that were not met before; room is made for them."""
+    size = int(numbers.max()) + 1
+    if size > len(self._there):
+      more = max(size, 2 * len(self._there)) - len(self._there)
+      self._there = np.concatenate([self._there, np.zeros(more, bool)])
+      for name, x in self.outputs.items():
+        self.outputs[name] = np.concatenate([x, np.empty((x.shape[0], more, *x.shape[2:]), x.dtype)], axis=1)
+    first = np.zeros(len(numbers), bool)
+    first[np.unique(numbers, return_index=True)[1]] = True
+    return first & ~self._there[numbers]
+
+  def learn(self, numbers: np.ndarray, found: dict[str, np.ndarray]) -> None:
+    """Outputs [S, n, ...] of inputs with these numbers."""
+    for name, values in found.items():
+      shape = (values.shape[0], len(self._there), *values.shape[2:])
+      place = self.outputs.setdefault(name, np.empty(shape, values.dtype))
+      place[:, numbers] = values
+    self._there[numbers] = True
 
 
 def _features(modality: ModalitySpec) -> list[str]:
@@ -206,6 +297,7 @@ class Predictor:
     missing: Missing,
     seed: int,
     only: Iterable[str] = _REPORTED,
+    seen: Seen | None = None,
   ) -> dict[str, np.ndarray]:
     """Outputs for a whole split, name -> [S, n, ...], and 'kept' [n, M], the share of each modality that was left.
 
@@ -215,13 +307,28 @@ class Predictor:
       split: name of the split.
       missing: what its samples lack.
       seed: decides what each sample lacks.
-      only: names of the outputs that are wanted.
+      only: names of the outputs that are wanted; the same in every call with one `seen`.
+      seen: what these parameters said before: inputs that occur in it are not predicted again.
     """
+    if seen is None or seen.full or jax.process_count() > 1:
+      found, kept = self._predict(params, inputs, only, split, missing, seed)
+    else:
+      numbers, kept = inputs.numbers(split, missing, seed)
+      wanted = seen.lacks(numbers)
+      if wanted.any():
+        new, _ = self._predict(params, inputs, only, split, missing, seed, wanted)
+        seen.learn(numbers[wanted], {name: x[:, wanted] for name, x in new.items()})
+      found = {name: x[:, numbers] for name, x in seen.outputs.items()}
+    return {**_restored(found, inputs.scale), 'kept': kept}
+
+  def _predict(self, params, inputs, only, *where) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(outputs [S, n, ...] as models give them, kept [n, M]) of the samples that are wanted."""
+    split = where[0]
     n = len(inputs.prepared.splits[split])
     found: dict[str, np.ndarray] = {}
     kept = np.empty((n, inputs.prepared.spec.num_modalities), np.float32)
     started: list[tuple[dict[str, jax.Array], dict[str, Any]]] = []
-    for batch, rows in inputs.batches(split, missing, seed):
+    for batch, rows in inputs.batches(*where):
       # A batch is made while the devices are at work on the one before.
       told = inputs.told(rows) if self._oracle else {}
       started.append((self._forward(params, {**batch, **told}), rows))
@@ -229,10 +336,7 @@ class Predictor:
         _collect(*started.pop(0), found, kept, n, only)
     for outputs, rows in started:
       _collect(outputs, rows, found, kept, n, only)
-    for name in ('prediction', 'unimodal_predictions'):
-      if name in found:
-        found[name] = inputs.scale.restore(found[name])
-    return {**found, 'kept': kept}
+    return found, kept
 
   def coalitions(self, params: Any, inputs: EvalInputs, split: str, *, seed: int) -> dict[str, np.ndarray]:
     """Outputs for every coalition of modalities, name -> [S, n, G, ...], in the order of `coalition_matrix`.
@@ -256,10 +360,13 @@ class Predictor:
         values = values.reshape(values.shape[0], size, each, *values.shape[2:])
         place = found.setdefault(name, np.empty((values.shape[0], n, *values.shape[2:]), values.dtype))
         place[:, index] = values
-    for name in ('prediction', 'unimodal_predictions'):
-      if name in found:
-        found[name] = inputs.scale.restore(found[name])
-    return found
+    return _restored(found, inputs.scale)
+
+
+def _restored(found: dict[str, np.ndarray], scale: LabelScale) -> dict[str, np.ndarray]:
+  """Outputs with predictions in the units of the labels."""
+  targets = ('prediction', 'unimodal_predictions')
+  return {name: scale.restore(x) if name in targets else x for name, x in found.items()}
 
 
 def _collect(outputs, rows, found, kept, n, only) -> None:

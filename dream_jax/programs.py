@@ -31,7 +31,7 @@ class Programs:
 
   Attributes:
     create: seeds -> state before the first step.
-    call: (state, batches, seeds, values) -> (state, terms); the state given is consumed.
+    call: (state without selections, batches, seeds, values) -> (state, terms); the state given is consumed.
     select: (selection, average, step, score) -> selection; the selection given is consumed.
     predictor: the forward pass.
     abstract_state: shapes and shardings of the state.
@@ -70,7 +70,6 @@ def compile_programs(
   num_steps: int,
   per_call: int,
   runs: Runs | None = None,
-  peek: bool = False,
 ) -> Programs:
   """Traces and compiles for the shapes of a recipe, ahead of time.
 
@@ -81,7 +80,6 @@ def compile_programs(
     num_steps: length of training, which the learning rate depends on.
     per_call: K.
     runs: what trains side by side; only their number and the fields they differ in matter. The recipe's seeds if None.
-    peek: whether states hold a selection by the test split, too.
   """
   start = time.perf_counter()
   spec, runs = prepared.spec, Runs(recipe.seeds) if runs is None else runs
@@ -104,15 +102,16 @@ def compile_programs(
   score_shape = (spec.num_modalities,) if method.separate else ()
   optimizer = create_optimizer(recipe.optimizer, num_steps)
   create = jax.jit(
-    lambda s: create_state(model, optimizer, sample, s, score_shape=score_shape, peek=peek), out_shardings=where
+    lambda s: create_state(model, optimizer, sample, s, score_shape=score_shape), out_shardings=where
   ).lower(seeds)
   abstract = create.out_info
   spread = jax.tree.map(lambda x: by_seed, abstract).replace(step=alone)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, spread)
+  moving, moving_where = (dataclasses.replace(state, best=None) for state in (abstract, where))
   call = jax.jit(
     lambda state, batches, s, v: train_call(make_run, recipe.optimizer.average_decay, state, batches, s, v),
     donate_argnums=0,
-    out_shardings=(where, alone),
+    out_shardings=(moving_where, alone),
   )
   batch = _abstract_batch(spec, recipe, mesh, per_call, len(runs), with_clean=model.reads_clean, oracle=oracle)
   values = {field: jax.ShapeDtypeStruct(seeds.shape, jnp.float32, sharding=by_seed) for field in _traced(runs)}
@@ -125,7 +124,7 @@ def compile_programs(
   )
   return Programs(
     create=create.compile(compiler_options=compiler_options(once=True)),
-    call=call.lower(abstract, batch, seeds, values).compile(compiler_options=options),
+    call=call.lower(moving, batch, seeds, values).compile(compiler_options=options),
     select=select.lower(abstract.best, abstract.average, abstract.step, score).compile(
       compiler_options=compiler_options(once=True)
     ),

@@ -182,6 +182,7 @@ def recipe_from_config(config: Any) -> Recipe:
     ('train.validation_draws', t.validation_draws),
   ):
     _require(value >= 1, field, value, 'at least 1')
+  _require(m.max_tokens >= 0, 'model.max_tokens', m.max_tokens, 'at least 1, or 0 for no limit')
   _require(t.eval_batch_size >= 0, 'train.eval_batch_size', t.eval_batch_size, 'at least 1, or 0 for what suits')
   for field, value in (
     ('inject.rate', r.inject.rate),

@@ -1,11 +1,12 @@
 """How sure we are: intervals over seeds and over test samples, paired comparisons, and the correction for many of them.
 
-Three intervals, and what each covers:
+Four intervals, and what each covers:
   `summarise`          a method's mean over seeds: another training run on the same data. The test set is fixed.
   `paired_t`           a difference of two methods over seeds: the same, seed by seed. The test set is fixed.
   `paired_comparison`  a difference of two methods over seeds and test samples: another training run judged on another
                        test set of the same size and kind.
-The training set is fixed in all three.
+  `two_way_interval`   a method's mean over seeds and test samples: likewise.
+The training set is fixed in all four.
 """
 
 import functools
@@ -117,6 +118,12 @@ def paired_comparison(scores_a, scores_b, *, num_resamples: int = 4000, seed: in
   low, high = np.quantile(draws, (0.025, 0.975))
   tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
   return Comparison(difference, (float(low), float(high)), float(min(1.0, 2 * (tail + 1) / (num_resamples + 1))))
+
+
+def two_way_interval(scores) -> tuple[float, float] | None:
+  """95 % interval of the mean of scores [seeds, n] over seeds and test samples, see `paired_comparison`."""
+  scores = np.asarray(scores, np.float64)
+  return paired_comparison(scores, np.zeros((1, scores.shape[-1]))).ci95
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -46,7 +46,7 @@ class TrainState:
     params: parameters.
     average: running average of the parameters: what is validated, selected and used.
     opt_state: state of the optimizer.
-    best: what validation selected so far.
+    best: what validation selected so far; None inside the compiled steps, which do not read it.
     peeked: what the test split would have selected; None but in a study of what that habit is worth.
   """
 
@@ -54,7 +54,7 @@ class TrainState:
   params: Any
   average: Any
   opt_state: Any
-  best: Selection
+  best: Selection | None = None
   peeked: Selection | None = None
 
 
@@ -82,7 +82,6 @@ def create_state(
   seeds: jax.Array,
   *,
   score_shape: tuple[int, ...] = (),
-  peek: bool = False,
 ) -> TrainState:
   """The state before the first step: every seed with an initialisation of its own.
 
@@ -92,7 +91,6 @@ def create_state(
     inputs: any batch of inputs, for shapes.
     seeds: uint32 [S].
     score_shape: of one seed's validation score: (M,) where every modality is a model of its own.
-    peek: whether there is a selection by the test split beside the one by validation.
   """
 
   def params_of(seed):
@@ -107,7 +105,6 @@ def create_state(
     average=params,
     opt_state=jax.vmap(optimizer.init)(params),
     best=nothing,
-    peeked=nothing if peek else None,
   )
 
 

@@ -37,7 +37,7 @@ from dream_jax.programs import Programs
 from dream_jax.provenance import code_digest
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
-from dream_jax.report.tables import study_text
+from dream_jax.report.study_tables import study_text
 from dream_jax.runs import VECTOR_FIELDS, Runs
 from dream_jax.study_results import assemble_study
 from dream_jax.suggest import did_you_mean

@@ -1,4 +1,4 @@
-"""From finished runs to `results.json` of a study: entries, comparisons, ranks, and what test-set selection would show.
+"""From finished runs to `results.json` of a study: entries and comparisons of every regime.
 
 An entry is keyed by its method, and by METHOD@REGIME for every regime but the first.
 """
@@ -6,14 +6,12 @@ An entry is keyed by its method, and by METHOD@REGIME for every regime but the f
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from dream_jax.comparisons import compare
 from dream_jax.evaluate import Row
 from dream_jax.experiment import environment, regime_text
 from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import find_method
 from dream_jax.recipe import Recipe
-from dream_jax.statistics import holm, paired_comparison
 from dream_jax.writers import plain
 
 
@@ -60,7 +58,9 @@ def assemble_study(recipe: Recipe, config: Any, done: list[Any], data: Mapping[s
       }
   comparisons = []
   for regime, found in rows.items():
-    comparisons += compare_methods(recipe.model.name, found, regime, recipe, metric)
+    comparisons += compare(
+      recipe.model.name, found, metric, key=lambda name, r=regime: entry_key(name, r, recipe), regime=regime
+    )
   return {
     'schema_version': 1,
     'dataset': spec.name,
@@ -85,32 +85,3 @@ def assemble_study(recipe: Recipe, config: Any, done: list[Any], data: Mapping[s
 def entry_key(row: str, regime: str, recipe: Recipe) -> str:
   """Key of a row in `results.json`."""
   return row if regime == recipe.study.regimes[0] else f'{row}@{regime}'
-
-
-def compare_methods(
-  reference: str, rows: Mapping[str, Row], regime: str, recipe: Recipe, metric: str
-) -> list[dict[str, Any]]:
-  """The reference against every other row under every protocol; p values corrected over the methods of each (Holm)."""
-  found = []
-  for protocol, scores in rows[reference].sample_scores.items():
-    family = []
-    for name, row in rows.items():
-      if name != reference and protocol in row.sample_scores:
-        c = paired_comparison(scores, row.sample_scores[protocol])
-        family.append(
-          {
-            'a': entry_key(reference, regime, recipe),
-            'b': entry_key(name, regime, recipe),
-            'regime': regime,
-            'protocol': protocol,
-            'metric': metric,
-            'difference': c.difference,
-            'ci95': c.ci95,
-            'p': c.p,
-          }
-        )
-    testable = [entry for entry in family if entry['p'] is not None and np.isfinite(entry['p'])]
-    for entry, p in zip(testable, holm([entry['p'] for entry in testable]), strict=True):
-      entry['p_holm'] = p
-    found += family
-  return found

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dream_jax.checkpoints import Checkpoints
@@ -112,7 +113,7 @@ class Trainer:
     if programs is None:
       s = self.schedule
       programs = compile_programs(
-        method, recipe, self.prepared, num_steps=s.num_steps, per_call=s.per_call, runs=self.runs, peek=peek
+        method, recipe, self.prepared, num_steps=s.num_steps, per_call=s.per_call, runs=self.runs
       )
       self.compile_seconds = programs.compile_seconds
     self.programs = programs
@@ -137,6 +138,17 @@ class Trainer:
         batch['inputs'] = {**batch['inputs'], ORACLE_MASK: batch['kept']}
       yield batch
 
+  def first_state(self) -> TrainState:
+    """The state before the first step."""
+    state = self.programs.create(self.seeds)
+    return dataclasses.replace(state, peeked=jax.tree.map(jnp.copy, state.best)) if self.peek else state
+
+  def advance(self, state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, dict[str, jax.Array]]:
+    """(state, terms) after one call on a superbatch; the state given is consumed. Selections wait outside."""
+    moving = dataclasses.replace(state, best=None, peeked=None)
+    moved, terms = self.programs.call(moving, batch, self.seeds, self.values)
+    return dataclasses.replace(moved, best=state.best, peeked=state.peeked), terms
+
   def score(self, params: Any, split: str) -> np.ndarray:
     """Score of every seed on a split, [S], higher is better: the primary metric under the missingness of training.
 
@@ -145,7 +157,9 @@ class Trainer:
     spec, label = self.prepared.spec, self.prepared.splits[split].label
     higher = primary_metric(spec)[1]
     draws = self.recipe.train.validation_draws if self.method.inject else 1
-    total = np.zeros(self.programs.abstract_state.best.score.shape)
+    if split != 'validation':  # As many predictions as validation takes.
+      draws = max(1, round(draws * len(self.prepared.splits['validation']) / len(label)))
+    total = np.zeros((len(self.runs), *((spec.num_modalities,) if self.method.separate else ())))
     for draw in range(draws):
       outputs = self.programs.predictor.split(
         params,
@@ -176,8 +190,9 @@ class Trainer:
     directory = f'{workdir}/checkpoints/{self.method.name}'
     main_process = jax.process_index() == 0
     with Checkpoints(directory) as checkpoints:
-      found = checkpoints.restore_latest(self.programs.abstract_state)
-      state = self.programs.create(self.seeds) if found is None else found[1]
+      abstract = self.programs.abstract_state
+      found = checkpoints.restore_latest(dataclasses.replace(abstract, peeked=abstract.best) if self.peek else abstract)
+      state = self.first_state() if found is None else found[1]
       step = 0 if found is None else found[0]
       start = time.perf_counter()
       with (
@@ -192,6 +207,7 @@ class Trainer:
       ):
         state = self._loop(state, step, checkpoints, writer, progress, max_steps)
       best, peeked = jax.tree.map(np.asarray, (state.best, state.peeked))
+      assert state.best is not None
       if int(state.step) == self.schedule.num_steps != checkpoints.best_step():
         checkpoints.save_best(self.schedule.num_steps, state.best.params)
       seconds = time.perf_counter() - start
@@ -204,7 +220,7 @@ class Trainer:
     saved = time.monotonic()
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     for batch in self.batches(step) if step < end else ():
-      state, terms = self.programs.call(state, batch, self.seeds, self.values)
+      state, terms = self.advance(state, batch)
       step += s.per_call
       # Metrics of a call are fetched after the next one is under way, so that reading them never stalls the device.
       note = self._write(writer, pending)
@@ -214,9 +230,10 @@ class Trainer:
         score = self.score(state.average, 'validation')
         self._write(writer, pending)
         writer.write(step, {'validation_score': score.reshape(len(score), -1).mean(1)})
-        state = state.replace(best=self._select(state.best, state, score))
+        state = dataclasses.replace(state, best=self._select(state.best, state, score))
         if self.peek:
-          state = state.replace(peeked=self._select(state.peeked, state, self.score(state.average, 'test')))
+          peeked = self._select(state.peeked, state, self.score(state.average, 'test'))
+          state = dataclasses.replace(state, peeked=peeked)
         progress.update(step, f'validation {score.mean():.4f}')
         if step < end and time.monotonic() - saved >= self.recipe.train.checkpoint_seconds:
           writer.flush()

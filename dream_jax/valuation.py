@@ -52,7 +52,7 @@ def value_modalities(
   values = _value(spec, inputs.scale.standardise(outputs['prediction']), label)
   nothing = np.broadcast_to(inputs.scale.standardise(constant), (1, len(label), 1, len(constant)))
   empty = np.broadcast_to(_value(spec, nothing, label)[:, :, 0], values.shape[:2])
-  shapley = np.asarray(shapley_values(values, empty, m), np.float64)
+  shapley = np.asarray(shapley_values(jnp.asarray(values), jnp.asarray(empty), m), np.float64)
   rows = coalition_matrix(m)
   others = (~rows & (rows.sum(1) == m - 1)[:, None]).argmax(0)
   alone = (rows & (rows.sum(1) == 1)[:, None]).argmax(0)

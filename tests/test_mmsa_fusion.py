@@ -69,7 +69,7 @@ def test_lmf(golden):
 
 
 def _transformers(weights, names, layers):
-  """Parameters of `SlotTransformers` from as many of MMSA's transformers."""
+  """Parameters of `Transformers` from as many of MMSA's transformers."""
 
   def stacked(key, part=slice(None), transpose=False):
     found = [weights[f'{name}.{key}'][part] for name in names]

@@ -5,6 +5,7 @@ and XLA turns a convolution with batched kernels into a grouped one, which is sl
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -23,7 +24,7 @@ def time_mask(length: jax.Array, num_frames: int) -> jax.Array:
 
 
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-  """Mean of [B, T, D] over the frames of `mask` [B, T]; zero where no frame is valid."""
+  """Mean of [..., T, D] over the frames of `mask` [..., T]; zero where no frame is valid."""
   weight = mask[..., None].astype(x.dtype)
   return (x * weight).sum(-2) / jnp.maximum(weight.sum(-2), 1.0)
 
@@ -149,7 +150,7 @@ class ModalityEncoder(nn.Module):
   pool: bool = True
 
   @nn.compact
-  def __call__(self, inputs: Inputs, *, train: bool):
+  def __call__(self, inputs: Inputs, *, train: bool) -> Any:
     m = self.modality
     x = inputs[m.name]
     if m.has_length:
@@ -215,13 +216,15 @@ class TokenEncoders(nn.Module):
   width: int
   sequence_encoder: str = 'tcn'
   dropout: float | jax.Array = 0.1
+  max_tokens: int = 0
 
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool) -> Tokens:
-    parts = [
-      ModalityEncoder(m, self.width, self.sequence_encoder, self.dropout, pool=False, name=m.name)(inputs, train=train)
-      for m in self.spec.modalities
-    ]
+    parts = []
+    for m in self.spec.modalities:
+      encoder = ModalityEncoder(m, self.width, self.sequence_encoder, self.dropout, pool=False, name=m.name)
+      z, mask = encoder(inputs, train=train)
+      parts.append(averaged(z, mask, self.max_tokens) if self.max_tokens else (z, mask))
     longest = max(z.shape[1] for z, _ in parts)
     values, masks = [], []
     for z, mask in parts:
@@ -229,3 +232,13 @@ class TokenEncoders(nn.Module):
       values.append(jnp.pad(jnp.where(mask[..., None], z, jnp.zeros((), z.dtype)), ((0, 0), (0, missing), (0, 0))))
       masks.append(jnp.pad(mask, ((0, 0), (0, missing))))
     return Tokens(jnp.stack(values, axis=1), jnp.stack(masks, axis=1))
+
+
+def averaged(z: jax.Array, mask: jax.Array, most: int) -> tuple[jax.Array, jax.Array]:
+  """At most `most` tokens [B, T', D] and which of them are there, from [B, T, D]: means of equally many neighbours."""
+  b, t, d = z.shape
+  group = -(-t // most)
+  pad = -t % group
+  z, mask = jnp.pad(z, ((0, 0), (0, pad), (0, 0))), jnp.pad(mask, ((0, 0), (0, pad)))
+  mask = mask.reshape(b, -1, group)
+  return masked_mean(z.reshape(b, -1, group, d), mask), mask.any(-1)

@@ -1,5 +1,7 @@
 """Layers: modality slots with weights of their own, computed in one batched product, and dropout at a traced rate."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,31 @@ class SlotDense(nn.Module):
     kernel = self.param('kernel', nn.initializers.lecun_normal(batch_axis=(0,)), (slots, width, self.features))
     bias = self.param('bias', nn.initializers.zeros, (slots, self.features))
     return jnp.einsum('...md,mdf->...mf', x, kernel) + jnp.broadcast_to(bias, (*x.shape[:-1], self.features))
+
+
+class StackDense(nn.Module):
+  """A dense layer for each index of the leading axes: [P, ..., D] -> [P, ..., features].
+
+  As `SlotDense`, with the slots in front: for tokens, where a product over the rows of one slot at a time, which need
+  not be gathered first, is several times faster.
+
+  Attributes:
+    features: width of the output.
+    axes: how many leading axes have weights of their own.
+  """
+
+  features: int
+  axes: int = 1
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    lead, d = x.shape[: self.axes], x.shape[-1]
+    init = nn.initializers.lecun_normal(batch_axis=tuple(range(self.axes)))
+    kernel = self.param('kernel', init, (*lead, d, self.features))
+    bias = self.param('bias', nn.initializers.zeros, (*lead, self.features))
+    rows = x.reshape(math.prod(lead), -1, d)
+    y = jnp.einsum('pnd,pdf->pnf', rows, kernel.reshape(-1, d, self.features))
+    return (y + bias.reshape(-1, 1, self.features)).reshape(*x.shape[:-1], self.features)
 
 
 class SlotHeads(nn.Module):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from dream_jax.models import evidence
+from dream_jax.models.outputs import Outputs
 from dream_jax.spec import DatasetSpec
 
 
@@ -17,6 +18,14 @@ def label_of_each(predictions: jax.Array, label: jax.Array) -> jax.Array:
   return jnp.broadcast_to(label[:, None], (*predictions.shape[:2], *label.shape[1:]))
 
 
-def unimodal_loss(spec: DatasetSpec, predictions: jax.Array, label: jax.Array) -> jax.Array:
-  """Sum over modalities of the task loss of predictions [B, M, C]."""
-  return -evidence.score(spec, predictions, label_of_each(predictions, label)).mean(0).sum()
+def unimodal_loss(spec: DatasetSpec, outputs: Outputs, label: jax.Array) -> jax.Array:
+  """Sum over modalities of the task loss of what each predicts alone."""
+  each = outputs.unimodal_predictions
+  assert each is not None
+  return -evidence.score(spec, each, label_of_each(each, label)).mean(0).sum()
+
+
+def reconstruction_loss(outputs: Outputs, truth: jax.Array) -> jax.Array:
+  """Mean squared distance of the reconstructions from the latents `truth` [B, M, D]."""
+  assert outputs.reconstructions is not None
+  return jnp.square(outputs.reconstructions - truth).mean()

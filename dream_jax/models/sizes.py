@@ -12,6 +12,8 @@ class Sizes:
     width: D, the width of latents.
     hidden: width of the hidden layers of heads and estimators.
     sequence_encoder: encoder of sequences and tokens.
+    max_tokens: most tokens of a modality that methods with attention over tokens work on: neighbours are averaged; 0
+      for as many as encoders leave.
     dropout: rate on latents, and inside the transformer.
     head_dropout: rate inside prediction heads and the estimator.
   """
@@ -19,5 +21,6 @@ class Sizes:
   width: int = 32
   hidden: int = 64
   sequence_encoder: Literal['tcn', 'transformer'] = 'tcn'
+  max_tokens: int = 0
   dropout: float = 0.2
   head_dropout: float = 0.3

@@ -49,10 +49,15 @@ class Drawing(NamedTuple):
 
 
 def draw(results: dict) -> list[Drawing]:
-  """Every figure the results allow: a curve or heat map per protocol, comparisons, contributions."""
+  """Every figure the results allow: a curve or heat map per protocol, comparisons, contributions, gradients.
+
+  Of a study those of its first regime.
+  """
   import matplotlib
 
   drawings = []
+  for regime in read.regimes(results)[:1]:
+    results = read.of_regime(results, regime)
   with matplotlib.rc_context(_STYLE):
     for protocol in read.protocols(results):
       drawings.append(_protocol(results, protocol))
@@ -61,6 +66,7 @@ def draw(results: dict) -> list[Drawing]:
     for method in results['methods']:
       for protocol in read.contribution(results, method):
         drawings.append(_contributions(results, method, protocol))
+    drawings.append(_imbalance(results))
   return [d for d in drawings if d is not None]
 
 
@@ -232,6 +238,30 @@ def _contributions(results, method, protocol):
   )
   alt = f'Contributions of {", ".join(modalities)} under {len(names)} conditions of {protocol}.'
   return Drawing(_file_name('contributions', f'{method} {protocol}'), caption, alt, _png(figure))
+
+
+def _imbalance(results):
+  """Largest over mean gradient norm of the encoders, over training, a line for every method; None without any."""
+  entries = {m: e for m, e in results['methods'].items() if e.get('gradient_norms')}
+  if not entries:
+    return None
+  figure = _figure(9.2, max(3.8, 1.2 + 0.3 * len(entries)))
+  axes = figure.add_subplot()
+  looks = _looks(results)
+  for method, entry in entries.items():
+    norms = np.array(list(entry['gradient_norms'].values()), np.float64)  # [M, calls]
+    ratio = norms.max(0) / np.maximum(norms.mean(0), 1e-12)
+    look = {k: v for k, v in looks[method].items() if k != 'marker'}
+    axes.plot(entry['gradient_steps'], ratio, label=_wrapped(read.title(results, method)), **look)
+  axes.set(xlabel='step', ylabel='largest / mean gradient norm', ylim=(1.0, None), title='Gradient imbalance')
+  axes.grid(axis='y')
+  axes.legend(loc='upper left', bbox_to_anchor=(1.01, 1.0), borderaxespad=0, handlelength=3.2, labelspacing=0.7)
+  caption = (
+    'How unequal the gradients of the modalities’ encoders are: largest over mean norm, norms averaged over seeds and '
+    'over the steps of a call. 1 is equal, the number of modalities is one modality alone.'
+  )
+  alt = f'Lines of the gradient imbalance over training for {len(entries)} methods.'
+  return Drawing('imbalance_gradients', caption, alt, _png(figure))
 
 
 _BARS = {

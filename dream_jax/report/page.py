@@ -1,12 +1,11 @@
 """One HTML page of a study that opens offline: every figure embedded, no script, nothing loaded from anywhere."""
 
-import base64
 import html
-import json
 import os
 
 from dream_jax.report import figures, tables
 from dream_jax.report import results as read
+from dream_jax.report.sections import make_sections
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -38,26 +37,13 @@ pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
 
+_KINDS_OF_FIGURES = ('robustness', 'conditions', 'comparisons', 'contributions', 'imbalance')
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _KINDS = {
   'real': 'Real data. The figures below were measured on recorded data.',
   'synthetic': 'Synthetic data. A program generated the samples; the figures below say nothing about real data.',
   'unknown': 'Data kind not recorded. Take the figures below as synthetic until it is known.',
 }
-
-_INTERVALS = """
-<ul>
-<li><strong>Tables and bands in the curves</strong>: 95 % interval of the mean over seeds (Student t). It covers another
-training run (initial weights, dropout, injected missingness, order of the data) judged on the same test set. It does
-not cover another test set.</li>
-<li><strong>Comparisons</strong>: 95 % interval from a paired bootstrap that resamples seeds and test samples. It covers
-another training run judged on another test set of the same size and kind. It does not cover another training set.</li>
-<li><strong>Win, tie, loss</strong>: from the p value of that bootstrap after Holm correction over all comparisons of
-the study, at 5 %. A tie means that the data do not tell the two apart; it does not show that they are equal.</li>
-<li><strong>Mean over conditions</strong>: the conditions of one protocol count equally. AUILC is the area under the
-curve over the missing rate (trapezoids), divided by the span of the rates.</li>
-</ul>
-"""
 
 _CAVEAT = (
   'Only the abstract of the paper that describes DREAM is public. The formulas behind the method here are a design of '
@@ -83,7 +69,7 @@ def write_report(workdir: str | os.PathLike) -> str:
 
 def _page(results, drawings):
   name = html.escape(str(results.get('dataset', 'results')))
-  sections = _sections(results, drawings)
+  sections = make_sections(results, drawings)
   links = ''.join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in sections)
   body = ''.join(f'<section id="{key}"><h2>{heading}</h2>{content}</section>\n' for key, heading, content in sections)
   # The policy makes the promise binding: a browser would refuse to load anything that is not embedded.
@@ -96,27 +82,6 @@ def _page(results, drawings):
     f'<p class="note">{_CAVEAT}</p>'
     f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n{body}</main></body></html>\n'
   )
-
-
-def _sections(results, drawings):
-  """(anchor, heading, content) of everything the results hold; what is absent leaves no empty heading."""
-  comparisons = tables.comparison_tables(results)
-  contributions = [t for t in (tables.contribution_table(results), tables.scores_table(results)) if t is not None]
-  sections = [
-    ('results', 'Results', tables.results_table(results).to_html()),
-    ('comparisons', 'Comparisons', ''.join(t.to_html() for t in comparisons) + _figures(drawings, 'comparisons')),
-    ('robustness', 'Robustness', _figures(drawings, 'robustness', 'conditions')),
-    (
-      'contributions',
-      'Contributions and recognition',
-      ''.join(t.to_html() for t in contributions) + _figures(drawings, 'contributions'),
-    ),
-    ('details', 'Every condition and metric', _details(results)),
-    ('methods', 'Methods', tables.methods_table(results).to_html()),
-    ('intervals', 'How to read the intervals', _INTERVALS),
-    ('environment', 'Environment and configuration', _environment(results)),
-  ]
-  return [s for s in sections if s[2]]
 
 
 def _banner(results):
@@ -151,40 +116,11 @@ def _known(value, extra, form):
   return str(value) + (form.format(extra) if extra else '') if value else ''
 
 
-def _details(results):
-  parts = []
-  for protocol in read.protocols(results):
-    content = tables.conditions_table(results, protocol).to_html() + tables.metrics_table(results, protocol).to_html()
-    parts.append(f'<details><summary>{html.escape(protocol)}</summary>{content}</details>')
-  return ''.join(parts)
-
-
-def _environment(results):
-  parts = []
-  for key, heading in (('environment', 'Environment'), ('config', 'Configuration')):
-    if results.get(key):
-      text = html.escape(json.dumps(results[key], indent=2, ensure_ascii=False))
-      parts.append(
-        f'<details{" open" if key == "environment" else ""}><summary>{heading}</summary><pre>{text}</pre></details>'
-      )
-  return ''.join(parts)
-
-
-def _figures(drawings, *kinds):
-  return ''.join(_embedded(d) for d in drawings if d.name.split('_')[0] in kinds)
-
-
-def _embedded(drawing):
-  data = base64.b64encode(drawing.png).decode('ascii')
-  caption, alt = html.escape(drawing.caption), html.escape(drawing.alt, quote=True)
-  return f'<figure><img src="data:image/png;base64,{data}" alt="{alt}"><figcaption>{caption}</figcaption></figure>\n'
-
-
 def _write_figures(folder, drawings):
   os.makedirs(folder, exist_ok=True)
   current = {f'{d.name}.png' for d in drawings}
   for name in os.listdir(folder):
-    ours = name.endswith('.png') and name.split('_')[0] in ('robustness', 'conditions', 'comparisons', 'contributions')
+    ours = name.endswith('.png') and name.split('_')[0] in _KINDS_OF_FIGURES
     if ours and name not in current:
       os.remove(os.path.join(folder, name))
   for drawing in drawings:

@@ -201,3 +201,21 @@ def by_modality(record: dict, key: str, num_modalities: int) -> np.ndarray | Non
   if not rows:
     return None
   return np.array([row if row is not None else [None] * num_modalities for row in rows], np.float64)
+
+
+def regimes(results: dict) -> list[str]:
+  """Names of the training regimes of a study, its first one first; empty for the results of a single run."""
+  return list(results.get('regimes') or ())
+
+
+def of_regime(results: dict, regime: str) -> dict:
+  """The results with what belongs to one regime alone; of a single run the results as they are."""
+  methods = {k: e for k, e in results['methods'].items() if e.get('regime') == regime}
+  comparisons = [c for c in results.get('comparisons') or () if c.get('regime') == regime]
+  return {**results, 'methods': methods, 'comparisons': comparisons} if methods else results
+
+
+def row_name(results: dict, method: str) -> str:
+  """The key of a method's row without its regime: the same row under every regime."""
+  regime = (results['methods'].get(method) or {}).get('regime')
+  return method.removesuffix(f'@{regime}') if regime else method

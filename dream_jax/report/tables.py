@@ -53,6 +53,32 @@ def conditions_table(results: dict, protocol: str, metric: str | None = None) ->
   return _method_table(results, title, columns, cells, [metric] * len(columns))
 
 
+def intervals_table(results: dict) -> Table:
+  """Methods x protocols of the primary metric: mean, standard deviation over seeds, interval over seeds and samples."""
+  metric, _ = read.primary(results)
+  style, columns = read.measure(metric), read.protocols(results)
+  rows = []
+  for method in results['methods']:
+    cells = []
+    for protocol in columns:
+      found = read.summary(results, method, protocol, metric) or {}
+      if found.get('mean') is None:
+        cells.append('–')
+        continue
+      text = style.number(found['mean'])
+      text += '' if found.get('std') is None else f' ({style.number(found["std"])})'
+      bounds = found.get('ci95_two_way')
+      cells.append(text + (f'\n[{style.number(bounds[0])}, {style.number(bounds[1])}]' if bounds else ''))
+    rows.append((read.title(results, method), *cells))
+  return Table(
+    title=f'{style.label}: mean (standard deviation over seeds) [95 % interval over seeds and test samples]',
+    columns=('', *columns),
+    rows=tuple(rows),
+    note='The interval is a two-way bootstrap: another training run, judged on another test set of the same size and '
+    'kind. Methods share the test samples: whether two differ is for the comparisons to say.',
+  )
+
+
 def comparison_tables(results: dict) -> list[Table]:
   """A table for every method compared (a) and metric: opponents x protocols, difference, interval and verdict."""
   entries = [e for e in results.get('comparisons') or () if e.get('difference') is not None]
@@ -76,8 +102,8 @@ def comparison_tables(results: dict) -> list[Table]:
         columns=('', *columns, 'win/tie/loss'),
         rows=tuple(rows),
         note=f'{better} zero is better. In brackets the 95 % interval over seeds and test samples (paired two-way '
-        f'bootstrap). win or loss: p < {_LEVEL} after Holm correction over all comparisons; tie: not told apart, which '
-        'is not the same as equal.',
+        f'bootstrap). win or loss: p < {_LEVEL} after Holm correction over the opponents under a protocol; tie: not '
+        'told apart, which is not the same as equal.',
       )
     )
   return tables
@@ -126,7 +152,7 @@ def scores_table(results: dict) -> Table | None:
   rows = []
   for method in results['methods']:
     for name, score in read.contribution_scores(results, method).items():
-      rows.append((read.title(results, method), name, _estimate(score, read.Measure('', 1.0, 3))))
+      rows.append((read.title(results, method), name, estimate(score, read.Measure('', 1.0, 3))))
   if not rows:
     return None
   return Table('Quality of the contribution estimate', ('', 'score', 'value'), tuple(rows), _UNIT)
@@ -163,11 +189,15 @@ def methods_table(results: dict) -> Table:
 
 def terminal_text(results: dict, width: int = 120) -> str:
   """The summary printed at the end of a run: what was measured on what, results, comparisons, contributions."""
+  tables = [results_table(results), *comparison_tables(results), contribution_table(results), scores_table(results)]
+  return '\n'.join([head(results), *(t.to_text(width) for t in tables if t is not None)])
+
+
+def head(results: dict) -> str:
+  """What was measured on what, above the tables."""
   kind = results.get('data_kind', 'unknown')
   name, tested = results.get('dataset', '?'), results.get('num_test', '?')
-  head = f'{name} ({kind} data), {tested} test samples, seeds: {seeds_text(results)}'
-  tables = [results_table(results), *comparison_tables(results), contribution_table(results), scores_table(results)]
-  return '\n'.join([head + '\n', *(t.to_text(width) for t in tables if t is not None)])
+  return f'{name} ({kind} data), {tested} test samples, seeds: {seeds_text(results)}\n'
 
 
 def seeds_text(results: dict) -> str:
@@ -185,7 +215,7 @@ def _method_table(results, title, columns, cells, metric_by_column):
     style, sign = read.measure(metric), 1 if higher(results, metric) else -1
     means = {}
     for r in range(len(names)):
-      texts[r].append(_estimate(cells[r][c], style))
+      texts[r].append(estimate(cells[r][c], style))
       if r not in oracle and cells[r][c] and cells[r][c].get('mean') is not None:
         means[r] = round(sign * cells[r][c]['mean'] * style.scale, style.digits)
     best |= {(r, c + 1) for r, v in means.items() if len(means) > 1 and v == max(means.values())}
@@ -194,7 +224,7 @@ def _method_table(results, title, columns, cells, metric_by_column):
   return Table(title, ('', *columns), tuple(map(tuple, texts)), note, frozenset(best), oracle)
 
 
-def _estimate(summary, style):
+def estimate(summary, style):
   """'87.1 ± 0.4', without the interval where there is none, a dash where there is nothing."""
   if not summary or summary.get('mean') is None:
     return '–'
@@ -219,7 +249,3 @@ def _has(results, protocol, metric):
 
 def _plain(value):
   return f'{value:.3f}' if np.isfinite(value) else '–'
-
-
-def study_text(results: dict, width: int = 120) -> str:
-  return terminal_text(results, width)

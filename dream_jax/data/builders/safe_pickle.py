@@ -296,9 +296,9 @@ def _materialise(path: str, shell: _Array) -> np.ndarray | FileArray:
   content = shell.content
   if dtype.hasobject:
     return np.array(content, dtype).reshape(shape)
-  if shell.stays and math.prod(shape):
-    return FileArray(path, content.offset, dtype, shape)
   if isinstance(content, _Bytes):
+    if shell.stays and math.prod(shape):
+      return FileArray(path, content.offset, dtype, shape)
     content = _read(path, content)
   array = np.frombuffer(content, dtype)
   if array.size != math.prod(shape):

@@ -7,7 +7,8 @@ After the Hyper-Modality Enhancement of YetZzzzzz/HME (NeurIPS 2025), of which o
   prediction = MLP(sum_m w_m h_m);  l_m = head_m(h_m)
   loss = task + unimodal losses of l_m + beta KL(q_m | N(0, 1))
 
-Left out: retrieval of similar samples inside the batch, and the prompts made from it.
+Left out: retrieval of similar samples inside the batch, and the prompts made from it. The published weight is clipped
+where original and enhanced features meet; here it is where modalities do. log sigma^2 is bounded as in `p_rmf.py`.
 
 Needs: nothing but the label: no complete data, no mask.
 """
@@ -68,6 +69,6 @@ class Hme(Model):
     out, mu, log_variance = self.trace(batch['inputs'], train=True)
     return {
       'task': task_loss(self.spec, out.prediction, batch['label']),
-      'unimodal': self.unimodal * unimodal_loss(self.spec, out.unimodal_predictions, batch['label']),
+      'unimodal': self.unimodal * unimodal_loss(self.spec, out, batch['label']),
       'kl': self.beta * kl_from_normal(mu, log_variance),
     }

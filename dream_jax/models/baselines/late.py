@@ -40,7 +40,7 @@ class SeparateHeads(Model):
   def objective(self, batch: Batch) -> dict[str, jax.Array]:
     """The loss of the mean, and of every head by itself."""
     out, label = self(batch['inputs'], train=True), batch['label']
-    heads = unimodal_loss(self.spec, out.unimodal_predictions, label)
+    heads = unimodal_loss(self.spec, out, label)
     return {'task': task_loss(self.spec, out.prediction, label), 'unimodal': self.unimodal * heads}
 
 
@@ -52,7 +52,7 @@ class SingleModalities(SeparateHeads):
   def objective(self, batch: Batch) -> dict[str, jax.Array]:
     """The sum of the separate losses."""
     out = self(batch['inputs'], train=True)
-    return {'unimodal': unimodal_loss(self.spec, out.unimodal_predictions, batch['label'])}
+    return {'unimodal': unimodal_loss(self.spec, out, batch['label'])}
 
   @nn.nowrap
   def owners(self, params: Any) -> Any:

@@ -11,7 +11,9 @@ The adversary tells latents of d from proxies; its gradient is reversed on the w
 makes the latents of complete inputs out of those of damaged ones.
 
 Simplified here: latents, one a modality, where the published model works on eight tokens each; the attention that
-language guides has one head. The true completeness is the share of the dominant modality that the trainer left.
+language guides has one head. The adversary tells proxies from latents of d where d is there, in the released code the
+mixture h_d from latents of the complete d, and its reversal lies on the way of all gradients; the latents to rebuild
+carry gradient there and none here. The true completeness is the share of the dominant modality that the trainer left.
 
 Needs: complete training data, of which the trainer knows what it removed. No mask when it predicts.
 """
@@ -26,7 +28,7 @@ from jax.lax import stop_gradient
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.layers import Dropout, SlotHeads
 from dream_jax.models.model import Batch, Model
-from dream_jax.models.objective import task_loss
+from dream_jax.models.objective import reconstruction_loss, task_loss
 from dream_jax.models.outputs import Outputs
 
 
@@ -122,5 +124,5 @@ class Lnln(Model):
       'task': task_loss(self.spec, out.prediction, batch['label']),
       'completeness': self.completeness * jnp.square(jax.nn.sigmoid(w) - kept).mean(),
       'adversary': self.adversary * 0.5 * seen.mean(),
-      'reconstruction': self.reconstruction * jnp.square(out.reconstructions - truth).mean(),
+      'reconstruction': self.reconstruction * reconstruction_loss(out, truth),
     }

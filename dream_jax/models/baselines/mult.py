@@ -25,24 +25,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from dream_jax.models.encoders import Inputs, TokenEncoders, Tokens
-from dream_jax.models.layers import Dropout, SlotDense
+from dream_jax.models.layers import Dropout, StackDense
 from dream_jax.models.model import Model
 from dream_jax.models.outputs import Outputs
 
 
-class SlotNorm(nn.Module):
-  """Layer normalisation with a scale and a bias for each slot: [..., P, D]."""
+class StackNorm(nn.Module):
+  """Layer normalisation with a scale and a bias for each slot: [P, B, T, D]."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    scale = self.param('scale', nn.initializers.ones, x.shape[-2:])
-    bias = self.param('bias', nn.initializers.zeros, x.shape[-2:])
+    p, _, _, d = x.shape
+    scale = self.param('scale', nn.initializers.ones, (p, d))
+    bias = self.param('bias', nn.initializers.zeros, (p, d))
     x = nn.LayerNorm(use_scale=False, use_bias=False, epsilon=1e-5)(x)
-    return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+    return x * scale[:, None, None] + bias[:, None, None]
 
 
-class SlotTransformers(nn.Module):
-  """P transformers side by side: queries x [B, T, P, D] on sources [B, T, P, D], or on themselves without `source`.
+class Transformers(nn.Module):
+  """P transformers side by side: queries x [P, B, T, D] on sources [P, B, T, D], or on themselves without `source`.
 
   Attributes:
     layers: of each.
@@ -58,36 +59,36 @@ class SlotTransformers(nn.Module):
   def __call__(
     self, x: jax.Array, x_mask: jax.Array, source: jax.Array | None, source_mask: jax.Array, *, train: bool
   ) -> jax.Array:
-    """`x_mask` and `source_mask` are bool [B, P, T]."""
-    b, t, p, d = x.shape
+    """`x_mask` and `source_mask` are bool [P, B, T]."""
+    p, b, t, d = x.shape
     drop = Dropout(self.dropout)
 
     def split(y):
-      return y.reshape(b, t, p, self.heads, d // self.heads)
+      return y.reshape(p, b, t, self.heads, d // self.heads).swapaxes(2, 3)
 
     def embed(y):
-      y = math.sqrt(d) * y + jnp.asarray(sinusoids(t, d), y.dtype)[None, :, None]
+      y = math.sqrt(d) * y + jnp.asarray(sinusoids(t, d), y.dtype)[None, None]
       return drop(y, deterministic=not train)
 
     lead = jnp.abs(source_mask.sum(-1) - x_mask.sum(-1))[:, :, None, None]
     time = jnp.arange(t)
     earlier = time[None, None, None, :] <= time[None, None, :, None] + lead
-    allowed = (earlier & source_mask[:, :, None, :])[:, :, None]  # [B, P, 1, T, T]
+    allowed = (earlier & source_mask[:, :, None, :])[:, :, None]  # [P, B, 1, T, T]
     x = embed(x)
     source = None if source is None else embed(source)
     for i in range(self.layers):
-      norm = SlotNorm(name=f'norm_attention{i}')
+      norm = StackNorm(name=f'norm_attention{i}')
       y = norm(x)
       kv = y if source is None else norm(source)
-      query, key, value = (SlotDense(d, name=f'{n}{i}')(v) for n, v in (('query', y), ('key', kv), ('value', kv)))
-      score = jnp.einsum('btphd,bsphd->bphts', split(query), split(key)) / math.sqrt(d // self.heads)
+      query, key, value = (StackDense(d, name=f'{n}{i}')(v) for n, v in (('query', y), ('key', kv), ('value', kv)))
+      score = jnp.einsum('pbhtd,pbhsd->pbhts', split(query), split(key)) / math.sqrt(d // self.heads)
       # A token that may attend to nothing hears nothing.
       weight = jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, score, -1e9), axis=-1), 0.0)
-      y = jnp.einsum('bphts,bsphd->btphd', weight, split(value)).reshape(b, t, p, d)
-      x = x + drop(SlotDense(d, name=f'out{i}')(y), deterministic=not train)
-      y = SlotDense(4 * d, name=f'mlp_in{i}')(SlotNorm(name=f'norm_mlp{i}')(x))
-      x = x + drop(SlotDense(d, name=f'mlp_out{i}')(nn.relu(y)), deterministic=not train)
-    return SlotNorm(name='norm')(x)
+      y = jnp.einsum('pbhts,pbhsd->pbhtd', weight, split(value)).swapaxes(2, 3).reshape(p, b, t, d)
+      x = x + drop(StackDense(d, name=f'out{i}')(y), deterministic=not train)
+      y = StackDense(4 * d, name=f'mlp_in{i}')(StackNorm(name=f'norm_mlp{i}')(x))
+      x = x + drop(StackDense(d, name=f'mlp_out{i}')(nn.relu(y)), deterministic=not train)
+    return StackNorm(name='norm')(x)
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
@@ -122,16 +123,16 @@ class CrossmodalFusion(nn.Module):
   def __call__(self, tokens: Tokens, *, train: bool) -> jax.Array:
     b, m, t, d = tokens.values.shape
     pairs = np.array([(i, k) for i in range(m) for k in range(m) if k != i])
-    x = tokens.values.swapaxes(1, 2)
+    values, mask = tokens.values.swapaxes(0, 1), tokens.mask.swapaxes(0, 1)  # Slots first: [M, B, T, D].
     settings = (math.gcd(self.heads, d), self.dropout)
-    own, other = tokens.mask[:, pairs[:, 0]], tokens.mask[:, pairs[:, 1]]
-    cross = SlotTransformers(self.layers, *settings, name='cross')
-    x = cross(x[:, :, pairs[:, 0]], own, x[:, :, pairs[:, 1]], other, train=train)
-    x = x.reshape(b, t, m, (m - 1) * d)
-    x = SlotTransformers(self.memory_layers, *settings, name='memory')(x, tokens.mask, None, tokens.mask, train=train)
-    last = jnp.maximum(tokens.mask.sum(-1) - 1, 0)  # [B, M]
-    x = jnp.take_along_axis(x, last[:, None, :, None], axis=1)[:, 0]
-    x = jnp.where(tokens.mask.any(-1)[..., None], x, 0.0).reshape(b, -1)
+    own, other = pairs[:, 0], pairs[:, 1]
+    cross = Transformers(self.layers, *settings, name='cross')
+    x = cross(values[own], mask[own], values[other], mask[other], train=train)
+    x = x.reshape(m, m - 1, b, t, d).transpose(0, 2, 3, 1, 4).reshape(m, b, t, (m - 1) * d)
+    x = Transformers(self.memory_layers, *settings, name='memory')(x, mask, None, mask, train=train)
+    last = jnp.maximum(mask.sum(-1) - 1, 0)  # [M, B]
+    x = jnp.take_along_axis(x, last[:, :, None, None], axis=2)[:, :, 0]
+    x = jnp.where(mask.any(-1)[..., None], x, 0.0).swapaxes(0, 1).reshape(b, -1)
     h = nn.relu(nn.Dense(x.shape[-1], name='in')(x))
     h = x + nn.Dense(x.shape[-1], name='middle')(Dropout(self.head_dropout)(h, deterministic=not train))
     return nn.Dense(self.features, name='out')(h)
@@ -152,7 +153,7 @@ class Mult(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch."""
     s = self.sizes
-    encoders = TokenEncoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')
+    encoders = TokenEncoders(self.spec, s.width, s.sequence_encoder, s.dropout, s.max_tokens, name='encoders')
     tokens = encoders(inputs, train=train)
     settings = (self.layers, self.layers, self.heads, s.dropout, s.head_dropout)
     fusion = CrossmodalFusion(self.spec.num_outputs, *settings, name='fusion')

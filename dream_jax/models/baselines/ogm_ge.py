@@ -2,14 +2,14 @@
 
 Peng, Wei, Deng, Wang, Hu: Balanced Multimodal Learning via On-the-fly Gradient Modulation. CVPR 2022.
 
-  prediction = sum_m (W_m z_m + b / M), a linear head, so that each modality's part of the logits is its own
-  s_m = sum over the batch of softmax(W_m z_m + b / M)[label];  rho_m = s_m / mean of s_k, k != m
+  prediction = sum_m (W_m z_m + b_m), a linear head, so that each modality's part of the logits is its own
+  s_m = sum over the batch of softmax(W_m z_m + b_m)[label];  rho_m = s_m / mean of s_k, k != m
   k_m = 1 - tanh(alpha rho_m) where rho_m > 1, else 1: the factor of the gradient of encoder m
-  GE: Gaussian noise with the standard deviation of the gradient of each parameter tensor is added to it
+  GE: Gaussian noise with the standard deviation that the gradient of a parameter tensor had before is added to it
 
 Simplified here: modulation in every step of training, and for more than two modalities the ratio to the mean of the
-others. For other tasks than classification s_m sums the likelihood of the label, for regression exp of minus the Huber
-distance.
+others. The released code shakes convolutions only; here every tensor of an encoder is shaken. For other tasks than
+classification s_m sums the likelihood of the label, for regression exp of minus the Huber distance.
 
 Needs: nothing but the label.
 """
@@ -51,7 +51,9 @@ class OgmGe(Model):
   def objective(self, batch: Batch) -> dict[str, jax.Array]:
     """The task loss, and the factors of the encoders' gradients as terms of no gradient and no size."""
     out = self(batch['inputs'], train=True)
-    factors = self.factors(stop_gradient(out.unimodal_predictions), batch['label'])
+    parts = out.unimodal_predictions
+    assert parts is not None
+    factors = self.factors(stop_gradient(parts), batch['label'])
     shown = {f'factor/{name}': factors[m] for m, name in enumerate(self.spec.names)}
     return {'task': task_loss(self.spec, out.prediction, batch['label']), **shown}
 
@@ -75,9 +77,11 @@ class OgmGe(Model):
     (total, terms), grads = super().gradient(params, batch, rng)
     encoders = {}
     for m, name in enumerate(self.spec.names):
-      leaves, tree = jax.tree.flatten(jax.tree.map(lambda g, n=name: g * terms[f'factor/{n}'], grads['encoders'][name]))
+      leaves, tree = jax.tree.flatten(grads['encoders'][name])
+      made = [g * terms[f'factor/{name}'] for g in leaves]
       if self.enhance:
         keys = jax.random.split(jax.random.fold_in(rng, m), len(leaves))
-        leaves = [g + g.std() * jax.random.normal(k, g.shape, g.dtype) for g, k in zip(leaves, keys, strict=True)]
-      encoders[name] = jax.tree.unflatten(tree, leaves)
+        noise = [g.std() * jax.random.normal(k, g.shape, g.dtype) for g, k in zip(leaves, keys, strict=True)]
+        made = [g + n for g, n in zip(made, noise, strict=True)]
+      encoders[name] = jax.tree.unflatten(tree, made)
     return (total, terms), {**grads, 'encoders': encoders}

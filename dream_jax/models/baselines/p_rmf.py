@@ -5,10 +5,13 @@ Zhu et al.: Proxy-Driven Robust Multimodal Sentiment Analysis with Incomplete Da
   mu_m, log sigma_m^2 = linear(z_m), a variational encoder a modality;  s_m = mu_m + sigma_m eps in training
   a_m = softmax over m of -mean(log sigma_m^2);  p = sum_m a_m s_m
   p <- p + attention(p; s_1 .. s_M), `layers` times;  prediction = MLP([p, mean of s])
-  loss = task + KL(q_m | N(0, 1)) + |decode_m(s_m) - z_m of complete inputs|^2
+  loss = task + 0.01 KL(q_m | N(0, 1)) + |decode_m(s_m) - z_m of complete inputs|^2
+
+log sigma^2 is bounded to (-6, 6) by 6 tanh(x / 6).
 
 Simplified here: latents, one a modality, where the published model has sequences of them; two layers of injection for
-four.
+four; one share a modality, where a released reimplementation has one for every entry of mu, and no divergence between
+the modalities' posteriors, which it has.
 
 Needs: complete training data to rebuild, out of which the trainer removes modalities. No mask when it predicts.
 """
@@ -21,7 +24,7 @@ from dream_jax.models.baselines.lnln import GuidedAttention, Perceptron
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.layers import Dropout, SlotDense, SlotHeads
 from dream_jax.models.model import Batch, Model
-from dream_jax.models.objective import task_loss
+from dream_jax.models.objective import reconstruction_loss, task_loss
 from dream_jax.models.outputs import Outputs
 
 
@@ -91,5 +94,5 @@ class Prmf(Model):
     return {
       'task': task_loss(self.spec, out.prediction, batch['label']),
       'kl': self.kl * kl_from_normal(mu, log_variance),
-      'reconstruction': self.reconstruction * jnp.square(out.reconstructions - truth).mean(),
+      'reconstruction': self.reconstruction * reconstruction_loss(out, truth),
     }

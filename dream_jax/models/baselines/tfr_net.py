@@ -35,23 +35,10 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from dream_jax.models.encoders import Inputs, TokenEncoders, Tokens, shifted
-from dream_jax.models.layers import Dropout, SlotDense, SlotHeads
+from dream_jax.models.layers import Dropout, StackDense
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import task_loss
 from dream_jax.models.outputs import Outputs
-
-
-class PairDense(nn.Module):
-  """A dense layer per ordered pair of modalities: [B, M, K, T, D] -> [B, M, K, T, features]."""
-
-  features: int
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    _, m, k, _, d = x.shape
-    kernel = self.param('kernel', nn.initializers.lecun_normal(batch_axis=(0, 1)), (m, k, d, self.features))
-    bias = self.param('bias', nn.initializers.zeros, (m, k, self.features))
-    return jnp.einsum('bmktd,mkdf->bmktf', x, kernel) + bias[None, :, :, None]
 
 
 class PairAttention(nn.Module):
@@ -66,33 +53,36 @@ class PairAttention(nn.Module):
   dropout: float | jax.Array
 
   @nn.compact
-  def __call__(self, x: jax.Array, tokens: Tokens, *, train: bool) -> jax.Array:
-    """`x` [B, M, K, T, D] starts as the tokens of m, for each k."""
-    b, m, _, t, d = x.shape
+  def __call__(self, x: jax.Array, tokens: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    """`x` [M, K, B, T, D] starts as the tokens of m, for each k; `tokens` [M, B, T, D], `mask` bool [M, B, T]."""
+    m, _, b, t, d = x.shape
     drop = Dropout(self.dropout)
+
+    def dense(features, name):
+      return StackDense(features, axes=2, name=name)
 
     def norm(x):  # The layers that follow scale and shift.
       return nn.LayerNorm(use_scale=False, use_bias=False)(x)
 
     def split(x):
-      return x.reshape(b, m, m, t, self.heads, d // self.heads)
+      return x.reshape(m, m, b, t, self.heads, d // self.heads).swapaxes(3, 4)
 
-    own = jnp.eye(m, dtype=bool)[None, :, :, None, None]
-    source = norm(jnp.where(own, x, tokens.values[:, None]))
-    there = tokens.mask[:, None, :, None, None, :]
-    query = PairDense(d, name='query')(norm(x))
-    key, value = jnp.split(PairDense(2 * d, name='key_value')(source), 2, axis=-1)
-    score = jnp.einsum('bmkthd,bmkshd->bmkhts', split(query), split(key)) / math.sqrt(d // self.heads)
+    own = jnp.eye(m, dtype=bool)[:, :, None, None, None]
+    source = norm(jnp.where(own, x, tokens[None]))
+    there = mask[None, :, :, None, None, :]
+    query = dense(d, 'query')(norm(x))
+    key, value = jnp.split(dense(2 * d, 'key_value')(source), 2, axis=-1)
+    score = jnp.einsum('mkbhtd,mkbhsd->mkbhts', split(query), split(key)) / math.sqrt(d // self.heads)
     # A source without any token says nothing.
     weight = jnp.where(there, jax.nn.softmax(jnp.where(there, score, -1e9), axis=-1), 0.0)
-    heard = jnp.einsum('bmkhts,bmkshd->bmkthd', weight, split(value)).reshape(x.shape)
-    x = x + drop(PairDense(d, name='out')(heard), deterministic=not train)
-    y = PairDense(d, name='mlp_out')(nn.gelu(PairDense(2 * d, name='mlp_in')(norm(x))))
+    heard = jnp.einsum('mkbhts,mkbhsd->mkbhtd', weight, split(value)).swapaxes(3, 4).reshape(x.shape)
+    x = x + drop(dense(d, 'out')(heard), deterministic=not train)
+    y = dense(d, 'mlp_out')(nn.gelu(dense(2 * d, 'mlp_in')(norm(x))))
     return x + drop(y, deterministic=not train)
 
 
 class Extractor(nn.Module):
-  """Attention within and between modalities: tokens [B, M, T, D] -> [B, T, M, M D].
+  """Attention within and between modalities: tokens [B, M, T, D] -> [M, B, T, M D].
 
   Attributes:
     layers: of each transformer.
@@ -108,25 +98,37 @@ class Extractor(nn.Module):
   def __call__(self, tokens: Tokens, *, train: bool) -> jax.Array:
     b, m, t, d = tokens.values.shape
     position = self.param('position', nn.initializers.normal(0.02), (m, t, d))
-    tokens = dataclasses.replace(tokens, values=tokens.values + position[None])
-    x = jnp.repeat(tokens.values[:, :, None], m, axis=2)
+    values, mask = tokens.values.swapaxes(0, 1) + position[:, None], tokens.mask.swapaxes(0, 1)
+    x = jnp.repeat(values[:, None], m, axis=1)
     for i in range(self.layers):
-      x = PairAttention(math.gcd(self.heads, d), self.dropout, name=f'attention{i}')(x, tokens, train=train)
-    return x.transpose(0, 3, 1, 2, 4).reshape(b, t, m, m * d)
+      layer = PairAttention(math.gcd(self.heads, d), self.dropout, name=f'attention{i}')
+      x = layer(x, values, mask, train=train)
+    return x.transpose(0, 2, 3, 1, 4).reshape(m, b, t, m * d)
+
+
+class StackHeads(nn.Module):
+  """A perceptron with one hidden layer per slot: [M, ..., D] -> [M, ..., features]."""
+
+  features: int
+  hidden: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return StackDense(self.features, name='out')(nn.gelu(StackDense(self.hidden, name='in')(x)))
 
 
 class GateEncoder(nn.Module):
-  """One vector a modality from gated tokens: [B, T, M, F] and their mask [B, M, T] -> [B, M, D]."""
+  """One vector a modality from gated tokens: [M, B, T, F] and their mask [M, B, T] -> [M, B, D]."""
 
   width: int
 
   @nn.compact
   def __call__(self, h: jax.Array, mask: jax.Array) -> jax.Array:
-    there = mask.swapaxes(1, 2)[..., None]
-    u = SlotDense(self.width, name='context')(h)
-    gate = jax.nn.sigmoid(SlotDense(1, name='gate')(shifted(jnp.where(there, u, 0.0), axis=1)))
-    r = jnp.tanh(SlotDense(self.width, name='out')(jnp.concatenate([h, gate * jnp.tanh(u)], axis=-1)))
-    return jnp.where(there.any(1), jnp.max(jnp.where(there, r, -1.0), axis=1), 0.0)  # tanh is nowhere below -1
+    there = mask[..., None]
+    u = StackDense(self.width, name='context')(h)
+    gate = jax.nn.sigmoid(StackDense(1, name='gate')(shifted(jnp.where(there, u, 0.0), axis=2)))
+    r = jnp.tanh(StackDense(self.width, name='out')(jnp.concatenate([h, gate * jnp.tanh(u)], axis=-1)))
+    return jnp.where(there.any(2), jnp.max(jnp.where(there, r, -1.0), axis=2), 0.0)  # tanh is nowhere below -1
 
 
 class TfrNet(Model):
@@ -146,9 +148,9 @@ class TfrNet(Model):
 
   def setup(self):
     s = self.sizes
-    self.encoders = TokenEncoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.encoders = TokenEncoders(self.spec, s.width, s.sequence_encoder, s.dropout, s.max_tokens)
     self.extractor = Extractor(self.layers, self.heads, s.dropout)
-    self.generators = SlotHeads(s.width, s.hidden, 0.0)
+    self.generators = StackHeads(s.width, s.hidden)
     self.gate_encoder = GateEncoder(s.width)
     self.head_in = nn.Dense(s.hidden)
     self.head_dropout = Dropout(s.head_dropout)
@@ -162,8 +164,8 @@ class TfrNet(Model):
     """The outputs, and the rebuilt tokens [B, M, T, D]."""
     tokens = self.encoders(inputs, train=train)
     h = self.extractor(tokens, train=train)
-    rebuilt = self.generators(h, train=train).swapaxes(1, 2)
-    r = self.gate_encoder(h, tokens.mask)
+    rebuilt = self.generators(h).swapaxes(0, 1)
+    r = self.gate_encoder(h, tokens.mask.swapaxes(0, 1)).swapaxes(0, 1)
     r = nn.gelu(self.head_in(r.reshape(r.shape[0], -1)))
     outputs = Outputs(
       prediction=self.head_out(self.head_dropout(r, deterministic=not train)),

@@ -6,9 +6,9 @@ Wei, Feng, Wang, Hu: Enhancing Multimodal Cooperation via Sample-level Modality 
   a sample is seen again with m alone with probability tanh(1 - phi_m) where phi_m < 1, what an equal share is worth
 
 Simplified here: values are taken in every batch from the model as it is, without gradient, where the original takes
-them once an epoch over the training set and appends samples to the next one; and modalities are left out as zero
-latents, not as zero inputs. Right means: the most likely class (each label for multilabel, averaged), or for regression
-a distance below half a standard deviation.
+them once an epoch over the training set, after some epochs of warm-up, and appends one to three copies of a sample to
+the next one. Modalities are left out as zero latents, as there. Right means: the most likely class (each label for
+multilabel, averaged), or for regression a distance below half a standard deviation.
 
 Needs: nothing but the label.
 """
@@ -35,7 +35,7 @@ def right(spec: DatasetSpec, prediction: jax.Array, label: jax.Array) -> jax.Arr
   if spec.task == 'regression':
     return (jnp.abs(prediction[..., 0] - label) < 0.5).astype(prediction.dtype)
   label = label if spec.task == 'multilabel' else label[..., None]
-  return ((prediction > 0) == (label > 0.5)).astype(prediction.dtype).mean(-1)
+  return ((prediction > 0) == (label.astype(prediction.dtype) > 0.5)).astype(prediction.dtype).mean(-1)
 
 
 class ValuationResampling(Model):
