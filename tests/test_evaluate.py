@@ -16,7 +16,7 @@ from dream_jax.data.protocols import conditions
 from dream_jax.evaluate import ConstantPredictor, evaluate_method
 from dream_jax.models.registry import build, find_method
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.predict import EvalInputs, Predictor, label_scale
+from dream_jax.predict import EvalInputs, Predictor, Seen, label_scale
 from dream_jax.spec import TASKS
 
 _NAMES = ('audio', 'face', 'pose')
@@ -257,3 +257,56 @@ def test_constant_prediction_is_the_majority_or_the_mean(task):
     np.testing.assert_allclose(metrics['accuracy'], (test == np.bincount(train).argmax()).mean())
   if task == 'multiclass':
     np.testing.assert_allclose(np.exp(prediction[0, 0]), np.bincount(train, minlength=3) / len(train), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['dream', 'late+dropout'])
+def test_equal_inputs_are_predicted_once_and_nothing_else_changes(name):
+  predictor, params, inputs = _predictor(name, 'multiclass', 8, _one_device())
+  protocols = ('complete', 'modality/zeros', 'subset/zeros', 'imbalanced/zeros', 'frames/swap')
+  wanted = [c.missing for p in protocols for c in conditions(p, inputs.prepared.spec)]
+  plain = [predictor.split(params, inputs, 'test', missing=m, seed=3) for m in wanted]
+  seen, forward, rows = Seen(), predictor._forward, []
+
+  def count(params, batch):
+    rows.append(len(next(iter(batch.values()))))
+    return forward(params, batch)
+
+  predictor._forward = count
+  for missing, expected in zip(wanted, plain, strict=True):
+    got = predictor.split(params, inputs, 'test', missing=missing, seed=3, seen=seen)
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+      np.testing.assert_allclose(got[key], value, rtol=1e-5, atol=1e-6)
+  assert 23 <= sum(rows) < 0.6 * 23 * len(wanted)
+  # What was met before is not predicted again, in any order.
+  del rows[:]
+  for missing in reversed(wanted):
+    predictor.split(params, inputs, 'test', missing=missing, seed=3, seen=seen)
+  assert rows == []
+
+
+def test_numbers_tell_inputs_apart_by_content_and_by_what_an_oracle_is_told():
+  inputs = _inputs(_prepared('multiclass'))
+  conditions_met = (Missing(), *(Missing('modality', r, fills=('noise',)) for r in (0.3, 0.6)), Missing('frames', 0.5))
+  content, told = {}, {}
+  for missing in conditions_met:
+    numbers, kept = inputs.numbers('test', missing, 3)
+    whole = next(eval_batches(inputs.prepared.splits['test'], inputs.prepared, missing=missing, seed=3, batch_size=23))
+    np.testing.assert_array_equal(kept, whole['kept'])
+    for i, number in enumerate(numbers):
+      mine = b''.join(x[i].tobytes() for x in whole['inputs'].values())
+      assert content.setdefault(number, mine) == mine
+      assert told.setdefault(number, kept[i].tobytes()) == kept[i].tobytes()
+  assert len(set(content.values())) == len(content)
+  assert 23 < len(content) < 23 * len(conditions_met)
+
+
+def test_a_full_memory_predicts_as_without_one(monkeypatch):
+  predictor, params, inputs = _predictor('concat', 'multiclass', 8, _one_device())
+  seen = Seen()
+  for missing in (Missing(), Missing('modality', 0.5)):
+    expected = predictor.split(params, inputs, 'test', missing=missing, seed=3)
+    got = predictor.split(params, inputs, 'test', missing=missing, seed=3, seen=seen)
+    np.testing.assert_allclose(got['prediction'], expected['prediction'], rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr('dream_jax.predict._SEEN_BYTES', 0)
+    assert seen.full

@@ -21,21 +21,17 @@ def standings_table(results: dict) -> Table | None:
   regimes = read.regimes(results)
   if not regimes:
     return None
-  ranks = {regime: _mean_ranks(read.of_regime(results, regime)) for regime in regimes}
-  names = list(dict.fromkeys(name for found in ranks.values() for name in found))
-  overall = {name: _mean([found.get(name, np.nan) for found in ranks.values()]) for name in names}
-  names.sort(key=lambda name: overall[name])
-  tallies = {name: _tally(results, name) for name in names}
-  rows = []
-  for name in names:
-    each = [_rank(ranks[regime].get(name, np.nan)) for regime in regimes]
-    rows.append((_title(results, name), *each, _rank(overall[name]), tallies[name]))
-  best = {
-    (r, c + 1)
-    for c in range(len(regimes) + 1)
-    for r in range(len(rows))
-    if float(rows[r][c + 1]) == min(float(row[c + 1]) for row in rows)
-  }
+  found = {regime: _mean_ranks(read.of_regime(results, regime)) for regime in regimes}
+  names = list(dict.fromkeys(name for ranks in found.values() for name in ranks))
+  ranks = np.array([[found[regime].get(name, np.nan) for regime in regimes] for name in names])
+  ranks = np.concatenate([ranks, ranks.mean(1, keepdims=True)], axis=1)
+  order = np.argsort(ranks[:, -1], kind='stable')
+  names, ranks = [names[i] for i in order], ranks[order]
+  rows = [
+    (_title(results, name), *(f'{r:.1f}' if np.isfinite(r) else '–' for r in row), _tally(results, name))
+    for name, row in zip(names, ranks, strict=True)
+  ]
+  best = {(int(r), int(c) + 1) for r, c in np.argwhere(ranks == np.nanmin(ranks, axis=0, initial=np.inf))}
   reference = _title(results, str(results.get('reference', '')))
   return Table(
     title='Standings: mean rank over protocols, by what is missing from the training data (1 is best)',
@@ -270,14 +266,6 @@ def _oracle(results, name):
 
 def _constant(results, key):
   return results['methods'][key].get('method') in read.CONSTANT_METHODS
-
-
-def _mean(values):
-  return float(np.mean(values)) if np.isfinite(values).all() else float('nan')
-
-
-def _rank(value):
-  return f'{value:.1f}'
 
 
 def _share(value):
