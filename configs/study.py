@@ -30,7 +30,6 @@ METHODS = (
   'mmpareto+dropout',
   'valuation+dropout',
   'concat',
-  'late',
   'unimodal',
   'majority',
   'momke',
@@ -56,7 +55,10 @@ def get_config(variant: str = ''):
     config.data.options.seed = 20240  # of the pairing and the splits
     config.optimizer.learning_rate = 1e-2
     config.inject.rate = 0.5
-    config.model.max_tokens = 4  # of MulT and TFR-Net, which would take most of the time otherwise
+    # A budget for a laptop; tokens are those of MulT and TFR-Net, which would take most of the time otherwise.
+    config.train.epochs = 40
+    config.train.num_evals = 10
+    config.model.max_tokens = 3
   if variant == 'regimes':
     config.study.regimes = REGIMES
     config.study.peek = config.study.valuation = False

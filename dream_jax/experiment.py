@@ -32,7 +32,7 @@ from dream_jax.models.registry import Method, find_method
 from dream_jax.programs import Programs, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
-from dream_jax.report.tables import terminal_text
+from dream_jax.report.text import as_text
 from dream_jax.runs import Runs
 from dream_jax.train import Trained, Trainer
 from dream_jax.writers import plain, write_json
@@ -167,7 +167,7 @@ def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> No
   results = assemble(recipe, prepared, config, workdir)
   write_json(Path(workdir) / 'results.json', results)
   report = write_report(workdir)
-  print(terminal_text(results))
+  print(as_text(results))
   seconds = [m for m in results['methods'].values() if m.get('compile_seconds') is not None]
   names = {m['method']: m for m in seconds}
   print(

@@ -1,10 +1,11 @@
-"""What there is to choose from: configs, data sets, methods and protocols."""
+"""What there is to choose from: configs, data sets, methods, training regimes and protocols."""
 
 import ast
 from pathlib import Path
 
 from dream_jax.data.catalogue import dataset_names
 from dream_jax.data.protocols import protocol_names
+from dream_jax.data.regimes import FORMS
 from dream_jax.models.registry import METHODS
 
 
@@ -20,10 +21,12 @@ def print_all() -> None:
   print('\ndata sets (config.data.name):')
   for name in dataset_names():
     print(f'  {name}')
-  print('\nmethods (config.model.name, config.controls):')
+  print('\nmethods (config.model.name, config.controls, config.study.methods):')
   for method in METHODS.values():
     told = f'  [told: {", ".join(method.uses_oracle)}]' if method.uses_oracle else ''
-    print(f'  {method.name:16s} {method.title}{told}')
+    source = f'  ({method.source})' if method.source else ''
+    print(f'  {method.name:18s} {method.title}{told}{source}')
+  print(f'\ntraining regimes (config.study.regimes):\n  {FORMS}')
   print('\nprotocols (config.protocols):')
   names = protocol_names()
   for kind in dict.fromkeys(name.partition('/')[0] for name in names):

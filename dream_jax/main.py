@@ -20,9 +20,11 @@ def run(arguments: flags.Arguments) -> None:
 
     listing.print_all()
   elif arguments.mode == 'report':
-    from dream_jax.report import page
+    from dream_jax.report import page, results, text
 
-    page.write_report(arguments.workdir)
+    path = page.write_report(arguments.workdir)
+    print(text.as_text(results.read_results(arguments.workdir)))
+    print(f'report: {path}')
   elif arguments.mode == 'study':
     _split_cpu(arguments.config)
     from dream_jax import study

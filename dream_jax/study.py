@@ -37,7 +37,7 @@ from dream_jax.programs import Programs
 from dream_jax.provenance import code_digest
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
-from dream_jax.report.study_tables import study_text
+from dream_jax.report.text import as_text
 from dream_jax.runs import VECTOR_FIELDS, Runs
 from dream_jax.study_results import assemble_study
 from dream_jax.suggest import did_you_mean
@@ -86,7 +86,7 @@ def study(config: Any, workdir: str) -> None:
     results = assemble_study(recipe, config, done, engine.facts_of_data())
     write_json(Path(workdir) / 'results.json', results)
   report = write_report(workdir)
-  print(study_text(results))
+  print(as_text(results))
   print(f'results: {workdir}/results.json')
   print(f'report: {report}', flush=True)
 

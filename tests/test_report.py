@@ -14,6 +14,7 @@ from dream_jax import statistics
 from dream_jax.errors import UserError
 from dream_jax.report import page, tables
 from dream_jax.report import results as read
+from dream_jax.report.text import as_text
 
 MODALITIES = ['audio', 'upper', 'lower']
 SUBSETS = ['audio', 'upper', 'lower', 'audio+upper', 'audio+lower', 'upper+lower']
@@ -228,7 +229,7 @@ def test_poor_results_still_make_a_page(tmp_path, name):
     assert '2 per method' in text
     assert 'id="comparisons"' not in text
   assert ('id="contributions"' in text) == (name not in ('no contribution', 'bare'))
-  assert tables.terminal_text(results)
+  assert as_text(results)
 
 
 def test_stale_figures_go_and_foreign_files_stay(tmp_path):
@@ -303,7 +304,7 @@ def test_area_under_the_curve_is_in_the_table_of_conditions():
 
 
 def test_text_tables_fit_the_terminal():
-  text = tables.terminal_text(make_results(), width=90)
+  text = as_text(make_results(), width=90)
   table = tables.results_table(make_results()).to_text(90)
   lines = table.splitlines()
   assert max(len(line) for line in lines[1:-1]) <= 90

@@ -10,6 +10,7 @@ from test_report import MODALITIES, embedded_images, make_results, write
 
 from dream_jax.report import figures, study_tables
 from dream_jax.report import results as read
+from dream_jax.report.text import as_text
 
 _REGIMES = ('complete', 'modality/0.5')
 _LAYOUT = ('modality/zeros', 'subset/zeros')
@@ -184,7 +185,7 @@ def test_the_page_has_a_section_for_every_regime_and_sets_the_habit_apart(tmp_pa
 
 
 def test_the_terminal_shows_every_regime_and_ends_with_the_standings():
-  text = study_tables.study_text(_study(), 100)
+  text = as_text(_study(), 100)
   assert all(f'=== training data: {regime} ===' in text for regime in _REGIMES)
   assert text.index('NOT A RESULT') < text.index('Standings:')
   assert 'spoken_written_digits (real data), 900 test samples, seeds: 3' in text
@@ -204,4 +205,4 @@ def test_a_study_without_a_part_still_makes_a_page(tmp_path, absent):
       entry[absent] = None
   text = write(tmp_path, results)
   assert 'nan' not in re.sub(r'base64,[^"]+|<pre>.*?</pre>', '', text, flags=re.S)
-  assert study_tables.study_text(results)
+  assert as_text(results)

@@ -5,7 +5,8 @@ from dream_jax.data.protocols import uneven
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec
 
-_FORMS = "'complete', 'modality/RATE', 'frames/RATE', 'imbalanced/AVERAGE' or 'imbalanced/AVERAGE/MODALITY'"
+# How a regime may be named.
+FORMS = "'complete', 'modality/RATE', 'frames/RATE', 'imbalanced/AVERAGE' or 'imbalanced/AVERAGE/MODALITY'"
 
 
 def regime(name: str, spec: DatasetSpec) -> Missing:
@@ -24,11 +25,11 @@ def regime(name: str, spec: DatasetSpec) -> Missing:
   if kind == 'complete' and not rest:
     return Missing()
   if kind not in ('modality', 'frames', 'imbalanced') or not rest or len(rest) > 1 + (kind == 'imbalanced'):
-    raise UserError(f'unknown training regime {name!r}; expected {_FORMS}')
+    raise UserError(f'unknown training regime {name!r}; expected {FORMS}')
   try:
     rate = float(rest[0])
   except ValueError:
-    raise UserError(f'training regime {name!r} has the rate {rest[0]!r}; expected a number: {_FORMS}') from None
+    raise UserError(f'training regime {name!r} has the rate {rest[0]!r}; expected a number: {FORMS}') from None
   if kind == 'imbalanced':
     heavy = rest[1] if len(rest) > 1 else spec.names[0]
     spec.index(heavy)

@@ -29,13 +29,13 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
   return (x * weight).sum(-2) / jnp.maximum(weight.sum(-2), 1.0)
 
 
-def shifted(x: jax.Array, axis: int) -> jax.Array:
-  """The array with its two neighbours along `axis` appended to the features, zero beyond the ends."""
+def shifted(x: jax.Array, axis: int, stride: int = 1) -> jax.Array:
+  """Every `stride`-th place along `axis`, with its two neighbours appended to the features, zero beyond the ends."""
   pad = [(0, 0)] * x.ndim
   pad[axis] = (1, 1)
   padded = jnp.pad(x, pad)
   size = x.shape[axis]
-  return jnp.concatenate([jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3)], axis=-1)
+  return jnp.concatenate([jax.lax.slice_in_dim(padded, i, i + size, stride, axis) for i in range(3)], axis=-1)
 
 
 class SequenceEncoder(nn.Module):
@@ -54,7 +54,7 @@ class SequenceEncoder(nn.Module):
     if x.shape[-1] > self.width:  # wide features are projected first: the three-frame kernel would triple their cost
       x = nn.Dense(self.width, name='project')(x)
     for i in range(self.num_layers):
-      x = shifted(x * mask[..., None].astype(x.dtype), axis=1)[:, ::2]
+      x = shifted(x * mask[..., None].astype(x.dtype), axis=1, stride=2)
       mask = mask[:, ::2]
       x = nn.gelu(nn.Dense(self.width, name=f'conv{i}')(x))
     if not self.pool:
@@ -110,8 +110,8 @@ class ImageEncoder(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     features, i = max(8, self.width // 2), 0
     while i == 0 or max(x.shape[1], x.shape[2]) > 4:
-      step = [2 if size > 4 else 1 for size in x.shape[1:3]]
-      x = shifted(shifted(x, axis=1), axis=2)[:, :: step[0], :: step[1]]
+      for axis in (1, 2):
+        x = shifted(x, axis, stride=2 if x.shape[axis] > 4 else 1)
       x = nn.gelu(nn.Dense(features, name=f'conv{i}')(x))
       features, i = self.width, i + 1
     return (

@@ -218,19 +218,6 @@ def settings_table(results: dict) -> Table | None:
   )
 
 
-def study_text(results: dict, width: int = 120) -> str:
-  """What is printed at the end of a study: results of every regime, then what the whole of it says."""
-  regimes = read.regimes(results)
-  lines = [tables.head(results)]
-  for regime in regimes:
-    view = read.of_regime(results, regime)
-    lines += [f'=== training data: {regime} ===\n', tables.results_table(view).to_text(width)]
-  first = read.of_regime(results, regimes[0])
-  apart = [balance_table(first), fidelity_table(first), cost_table(results), selection_table(results)]
-  lines += [t.to_text(width) for t in (*apart, standings_table(results)) if t is not None]
-  return '\n'.join(lines)
-
-
 def _compiling(results, method):
   seen = {e['regime']: e.get('compile_seconds') or 0.0 for e in results['methods'].values() if e['method'] == method}
   return seen.values()

@@ -187,19 +187,6 @@ def methods_table(results: dict) -> Table:
   )
 
 
-def terminal_text(results: dict, width: int = 120) -> str:
-  """The summary printed at the end of a run: what was measured on what, results, comparisons, contributions."""
-  tables = [results_table(results), *comparison_tables(results), contribution_table(results), scores_table(results)]
-  return '\n'.join([head(results), *(t.to_text(width) for t in tables if t is not None)])
-
-
-def head(results: dict) -> str:
-  """What was measured on what, above the tables."""
-  kind = results.get('data_kind', 'unknown')
-  name, tested = results.get('dataset', '?'), results.get('num_test', '?')
-  return f'{name} ({kind} data), {tested} test samples, seeds: {seeds_text(results)}\n'
-
-
 def seeds_text(results: dict) -> str:
   """The number of seeds, or its range where methods differ."""
   counts = read.seed_counts(results)

@@ -1,0 +1,36 @@
+"""What a terminal shows of results: of one run, or of a study."""
+
+from dream_jax.report import results as read
+from dream_jax.report import study_tables, tables
+
+
+def as_text(results: dict, width: int = 120) -> str:
+  """The tables of `results.json` in lines of at most `width` characters; the page has more of them."""
+  kind = results.get('data_kind', 'unknown')
+  name, tested = results.get('dataset', '?'), results.get('num_test', '?')
+  lines = [f'{name} ({kind} data), {tested} test samples, seeds: {tables.seeds_text(results)}\n']
+  for part in _study(results) if read.regimes(results) else _run(results):
+    if part is not None:
+      lines.append(part if isinstance(part, str) else part.to_text(width))
+  return '\n'.join(lines)
+
+
+def _run(results):
+  yield tables.results_table(results)
+  yield from tables.comparison_tables(results)
+  yield tables.contribution_table(results)
+  yield tables.scores_table(results)
+
+
+def _study(results):
+  """Results of every regime, then what the whole of it says."""
+  regimes = read.regimes(results)
+  for regime in regimes:
+    yield f'=== training data: {regime} ===\n'
+    yield tables.results_table(read.of_regime(results, regime))
+  first = read.of_regime(results, regimes[0])
+  yield study_tables.balance_table(first)
+  yield study_tables.fidelity_table(first)
+  yield study_tables.cost_table(results)
+  yield study_tables.selection_table(results)
+  yield study_tables.standings_table(results)
