@@ -121,6 +121,7 @@ def test_report_again_from_what_is_there(command, copied):
   process = command('--mode=report', f'--workdir={copied}')
   assert process.returncode == 0, process.stderr
   assert '<html' in (copied / 'report.html').read_text()
+  assert 'by missingness protocol' in process.stdout
 
 
 def test_list_names_everything(command):

@@ -99,6 +99,17 @@ def test_one_seed_still_covers_the_samples():
   assert found.ci95[1] - found.ci95[0] == pytest.approx(2 * 1.96 * a.std() / 20, rel=0.1)
 
 
+def test_the_interval_of_a_mean_covers_seeds_and_samples():
+  rng = np.random.default_rng(6)
+  alike = np.repeat(rng.random((1, 400)), 5, axis=0)  # Seeds that agree: the samples alone are uncertain.
+  low, high = statistics.two_way_interval(alike)
+  assert low < alike.mean() < high
+  assert high - low == pytest.approx(2 * 1.96 * alike[0].std() / 20, rel=0.1)
+  apart = alike + np.array([-0.2, -0.1, 0.0, 0.1, 0.2])[:, None]
+  wide = statistics.two_way_interval(apart)
+  assert wide[1] - wide[0] > 2 * (high - low)
+
+
 def test_divergence_and_wrong_shapes():
   bad = np.array([[0.1, np.nan]])
   assert np.isnan(statistics.paired_comparison(bad, np.zeros((1, 2))).p)

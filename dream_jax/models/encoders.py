@@ -30,12 +30,21 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def shifted(x: jax.Array, axis: int, stride: int = 1) -> jax.Array:
-  """Every `stride`-th place along `axis`, with its two neighbours appended to the features, zero beyond the ends."""
-  pad = [(0, 0)] * x.ndim
-  pad[axis] = (1, 1)
-  padded = jnp.pad(x, pad)
+  """Every `stride`-th place along `axis`, with its two neighbours appended to the features, zero beyond the ends.
+
+  Slices first, zeros after: an activation that padding is applied to is compiled into the padding, element by element.
+  """
   size = x.shape[axis]
-  return jnp.concatenate([jax.lax.slice_in_dim(padded, i, i + size, stride, axis) for i in range(3)], axis=-1)
+  last = (size - 1) // stride  # index of the last place that is kept
+
+  def taken(start, limit, before, after):
+    part = jax.lax.slice_in_dim(x, min(start, limit), limit, stride, axis)
+    return jnp.pad(part, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
+
+  left = taken(stride - 1, last * stride, 1, 0)
+  own = taken(0, size, 0, 0)
+  right = taken(1, size, 0, 1 - int(last * stride + 1 < size))
+  return jnp.concatenate([left, own, right], axis=-1)
 
 
 class SequenceEncoder(nn.Module):
