@@ -9,12 +9,9 @@ WORKDIR/report.html         the same to look at
 """
 
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from dream_jax import workdirs
 from dream_jax.checkpoints import Checkpoints
@@ -33,6 +30,7 @@ from dream_jax.programs import Programs, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
+from dream_jax.results_file import entry, head
 from dream_jax.runs import Runs
 from dream_jax.train import Trained, Trainer
 from dream_jax.writers import plain, write_json
@@ -181,81 +179,16 @@ def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> No
 def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> dict[str, Any]:
   """The content of `results.json` from the finished methods of a workdir."""
   spec = prepared.spec
-  metric, higher = primary_metric(spec)
+  missing = 'complete' if recipe.train_missing.kind == 'none' else describe(recipe.train_missing)
   methods: dict[str, Any] = {}
   rows: dict[str, Row] = {}
   for name in recipe.methods:
-    method, finished = find_method(name), workdirs.read_method(workdir, name)
+    finished = workdirs.read_method(workdir, name)
     for row in finished.rows:
       rows[row.name] = row
-      facts = dict(finished.facts)
-      if method.separate:  # A row of each modality; each was selected by itself.
-        for fact in ('best_step', 'validation_score'):
-          facts[fact] = [values[spec.index(row.name)] for values in facts[fact]]
-      methods[row.name] = {
-        'title': row.title,
-        'method': name,
-        'uses_oracle': list(method.uses_oracle),
-        'seeds': list(recipe.seeds),
-        'selection': 'validation' if method.module is not None else 'none',
-        'train_regime': _regime(method, recipe),
-        'protocols': row.protocols,
-        'contribution': row.contribution,
-        **facts,
-      }
+      methods[row.name] = entry(row, finished.facts, find_method(name), recipe, spec, missing)
   return {
-    'schema_version': 1,
-    'dataset': spec.name,
-    'data_kind': spec.data_kind,
-    'task': spec.task,
-    'num_outputs': spec.num_outputs,
-    'modalities': list(spec.names),
-    'primary_metric': metric,
-    'higher_is_better': higher,
-    'num_train': len(prepared.splits['train']),
-    'num_validation': len(prepared.splits['validation']),
-    'num_test': len(prepared.splits['test']),
-    'environment': environment(),
-    'config': plain(config),
+    **head(spec, {name: len(split) for name, split in prepared.splits.items()}, config),
     'methods': methods,
-    'comparisons': compare(recipe.methods[0], rows, metric),
-  }
-
-
-def _regime(method: Method, recipe: Recipe) -> str:
-  missing = recipe.train_missing
-  data = 'complete' if missing.kind == 'none' else describe(missing)
-  return regime_text(method, data, recipe)
-
-
-def regime_text(method: Method, missing: str, recipe: Recipe) -> str:
-  """What a method was trained on, in words.
-
-  Args:
-    method: which.
-    missing: what the training data lack; 'complete' for nothing.
-    recipe: says what is injected.
-  """
-  data = 'complete training data' if missing == 'complete' else f'training data incomplete: {missing}'
-  injected = f'injected {describe(recipe.inject.missing())}' if method.inject else 'nothing injected'
-  return f'{data}; {injected}'
-
-
-def environment() -> dict[str, Any]:
-  """Versions and devices, for the record."""
-  import importlib.metadata as metadata
-
-  packages = ('dream-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-cpu')
-  versions = {}
-  for name in packages:
-    try:
-      versions[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-      versions[name] = 'not installed'
-  devices = jax.devices()
-  return {
-    'versions': {'python': platform.python_version(), **versions},
-    'devices': f'{len(devices)} x {devices[0].device_kind}',
-    'platform': platform.platform(),
-    'cores': os.cpu_count(),
+    'comparisons': compare(recipe.methods[0], rows, primary_metric(spec)[0]),
   }

@@ -83,7 +83,8 @@ def study(config: Any, workdir: str) -> None:
     write_json(Path(workdir) / CONFIG_FILE, plain(config))
     engine = _Engine(recipe, dataset, regimes, workdir, ledger)
     done = engine.run(units)
-    results = assemble_study(recipe, config, done, engine.facts_of_data())
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    results = assemble_study(recipe, config, done, dataset.spec, sizes)
     write_json(Path(workdir) / 'results.json', results)
   report = write_report(workdir)
   print(as_text(results))
@@ -177,11 +178,6 @@ class _Engine:
       done.append((unit, record, workdirs.read_method(self._folder(unit, key), unit.method)))
     return done
 
-  def facts_of_data(self) -> dict[str, Any]:
-    """What `results.json` says of the data."""
-    splits = self._dataset.splits
-    return {'spec': self._dataset.spec, **{f'num_{name}': len(split) for name, split in splits.items()}}
-
   def _key(self, unit: Unit) -> str:
     chosen = {} if unit.search else self._chosen.get(unit.method, {})
     return run_key(unit, self._recipe, self._regimes[unit.regime], self._data_key, chosen)
@@ -245,7 +241,9 @@ class _Engine:
     runs = Runs(recipe.seeds, tuple((f, (v,) * recipe.num_seeds) for f, v in chosen.items()))
     trainer = bench.trainer(method, runs, peek=s.peek)
     trained = trainer.run(folder)
-    facts = {**training_facts(trainer, trained), **_gradient_facts(folder, trainer), 'settings': chosen}
+    facts = {**training_facts(trainer, trained), 'settings': chosen}
+    if not method.separate:  # Gradients of separate models compete for nothing.
+      facts |= _gradient_facts(folder, trainer)
     start = time.perf_counter()
     rows = self._evaluate(method, trainer, trained, inputs)
     if s.valuation and not method.separate:

@@ -100,7 +100,7 @@ def balance_table(results: dict) -> Table | None:
   rows, muted = [], set()
   for key, entry in results['methods'].items():
     value, gradient = entry.get('valuation') or {}, entry.get('gradient_imbalance')
-    if not value and not gradient:
+    if not value:  # Single modalities, constant predictors: nothing to share out.
       continue
     if read.uses_oracle(results, key):
       muted.add(len(rows))
