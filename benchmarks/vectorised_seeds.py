@@ -13,6 +13,8 @@ import statistics
 import subprocess
 import sys
 
+_SECONDS = 1.0  # of a measurement: much longer than one call
+
 
 def main() -> None:
   """Parses the flags, starts the two workers and prints the table."""
@@ -83,16 +85,22 @@ def work(args: argparse.Namespace) -> None:
     if line.strip() != 'step':
       trainer = bench.trainer(find_method(line.strip()))
       state = trainer.first_state()
-      batches = trainer.batches(0)
+      batches = endless(trainer)
       state = call(trainer, state, batches)
       print(0.0, flush=True)
       continue
     start = time.perf_counter()
     steps = 0
-    while steps < 60:  # Calls of one seed hold more steps than calls of many.
+    while time.perf_counter() - start < _SECONDS:  # Calls of one seed hold more steps than calls of many.
       state = jax.block_until_ready(call(trainer, state, batches))
       steps += trainer.schedule.per_call
     print((time.perf_counter() - start) / steps, flush=True)
+
+
+def endless(trainer):
+  """What training reads, over and over."""
+  while True:
+    yield from trainer.batches(0)
 
 
 def call(trainer, state, batches):
