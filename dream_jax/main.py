@@ -20,11 +20,9 @@ def run(arguments: flags.Arguments) -> None:
 
     listing.print_all()
   elif arguments.mode == 'report':
-    from dream_jax.report import page, results, text
+    from dream_jax.report import text
 
-    path = page.write_report(arguments.workdir)
-    print(text.as_text(results.read_results(arguments.workdir)))
-    print(f'report: {path}')
+    text.show(arguments.workdir)
   elif arguments.mode == 'study':
     _split_cpu(arguments.config)
     from dream_jax import study
@@ -39,9 +37,14 @@ def run(arguments: flags.Arguments) -> None:
 
 
 def _split_cpu(config: Any) -> None:
-  """Before anything asks JAX for its devices."""
-  counts = (config.num_seeds, config.study.search.points * config.study.search.seeds)
-  if config.parallel.seed == 0 and config.parallel.data == -1 and all(isinstance(n, int) and n >= 0 for n in counts):
+  """Before anything asks JAX for its devices. A config that lacks a field is told so by whoever reads it."""
+  try:
+    parallel, search = config.parallel, config.study.search
+    counts = (config.num_seeds, search.points * search.seeds)
+    automatic = parallel.seed == 0 and parallel.data == -1
+  except (AttributeError, TypeError):
+    return
+  if automatic and all(isinstance(n, int) and n >= 0 for n in counts):
     cores.split_cpu(*counts)
 
 

@@ -160,7 +160,8 @@ def library(monkeypatch):
   for module, name in (
     ('dream_jax.experiment', 'train'),
     ('dream_jax.experiment', 'evaluate'),
-    ('dream_jax.report.page', 'write_report'),
+    ('dream_jax.study', 'study'),
+    ('dream_jax.report.text', 'show'),
     ('dream_jax.listing', 'print_all'),
   ):
     stand_in(module, name)
@@ -171,11 +172,11 @@ def test_every_mode_calls_its_part_of_the_library(library):
   config = _parse('--config=configs/digits.py').config
   for mode in flags.MODES:
     assert main.main(['main', '--config=configs/digits.py', '--workdir=w', f'--mode={mode}']) == 0
-  assert [c[0] for c in library.calls] == ['train', 'evaluate', 'write_report', 'print_all']
-  for call in library.calls[:2]:
+  assert [c[0] for c in library.calls] == ['train', 'evaluate', 'study', 'show', 'print_all']
+  for call in library.calls[:3]:
     assert call[1].to_dict() == config.to_dict()
     assert call[2] == 'w'
-  assert library.calls[2][1:] == ('w',)
+  assert library.calls[3][1:] == ('w',)
 
 
 @pytest.mark.parametrize(

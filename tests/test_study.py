@@ -126,6 +126,7 @@ def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
   assert 'oracle+dropout' not in _results(workdir)['methods']
 
 
+@pytest.mark.slow
 def test_only_what_a_change_touches_is_made_again(data, done, tmp_path, monkeypatch):
   config = _config(study__methods=('concat+dropout',), study__regimes=('complete',), model__name='late+dropout')
   study.study(config, str(tmp_path))
@@ -177,6 +178,7 @@ def test_the_search_trains_all_points_at_once_and_takes_the_best_on_validation(d
   assert len(set(drawn)) == 3
 
 
+@pytest.mark.slow
 def test_without_valuation_and_peeking_there_is_neither(data, tmp_path):
   config = _config(
     study__methods=(), study__regimes=('complete',), study__peek=False, study__valuation=False
@@ -187,6 +189,7 @@ def test_without_valuation_and_peeking_there_is_neither(data, tmp_path):
   assert entry['test_selected'] is None
 
 
+@pytest.mark.slow
 def test_peeking_does_not_change_what_validation_selects(data, tmp_path):
   kept = {}
   for peek in (False, True):

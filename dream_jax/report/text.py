@@ -1,7 +1,20 @@
 """What a terminal shows of results: of one run, or of a study."""
 
+import os
+
+from dream_jax.report import page, study_tables, tables
 from dream_jax.report import results as read
-from dream_jax.report import study_tables, tables
+
+
+def show(workdir: str | os.PathLike) -> None:
+  """Makes the page of a workdir anew and prints its tables.
+
+  Raises:
+    UserError: there are no results, or they cannot be read.
+  """
+  path = page.write_report(workdir)
+  print(as_text(read.read_results(workdir)))
+  print(f'report: {path}')
 
 
 def as_text(results: dict, width: int = 120) -> str:
