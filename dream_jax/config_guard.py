@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dream_jax.errors import UserError
+from dream_jax.ledger import LEDGER_FILE
 from dream_jax.writers import plain, write_json
 
 CONFIG_FILE = 'config.json'
@@ -24,12 +25,14 @@ def check_workdir(
     write: False only compares: all processes but the first pass it.
 
   Raises:
-    UserError: the workdir is a file or cannot be made, its config.json cannot be read, or the configs differ; the
-      fields are named.
+    UserError: the workdir is a file, cannot be made or holds a study, its config.json cannot be read, or the configs
+      differ; the fields are named.
   """
   folder = Path(workdir)
   if folder.exists() and not folder.is_dir():
     raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
+  if (folder / LEDGER_FILE).exists():
+    raise UserError(f'{folder} holds a study; go on with --mode=study, or choose another --workdir')
   new = plain(config)
   path = folder / CONFIG_FILE
   if not path.exists():

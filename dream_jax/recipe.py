@@ -207,7 +207,8 @@ def recipe_from_config(config: Any) -> Recipe:
   _require(search.seeds >= 1, 'study.search.seeds', search.seeds, 'at least 1')
   for name, scale, low, high in search.fields:
     right = scale in ('log', 'linear') and low <= high and (scale == 'linear' or low > 0)
-    _require(right, f'study.search.fields: {name}', (scale, low, high), "'log' or 'linear', then lowest and highest")
+    expected = "'log' or 'linear', then lowest and highest, for 'log' above 0"
+    _require(right, f'study.search.fields: {name}', (scale, low, high), expected)
   for field, value in (('parallel.seed', p.seed), ('parallel.data', p.data)):
     right = value >= 1 or value == -1 or (value == 0 and field == 'parallel.seed')
     _require(right, field, value, 'at least 1, or -1 for what is left')

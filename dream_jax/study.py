@@ -40,7 +40,6 @@ from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
 from dream_jax.runs import VECTOR_FIELDS, Runs
 from dream_jax.study_results import assemble_study
-from dream_jax.suggest import did_you_mean
 from dream_jax.train import Trained, Trainer
 from dream_jax.valuation import value_modalities
 from dream_jax.writers import METRICS_FILE, plain, write_json
@@ -80,8 +79,9 @@ def study(config: Any, workdir: str) -> None:
   regimes = {name: regime(name, dataset.spec) for name in recipe.study.regimes}
   _check_folder(workdir)
   with Ledger(workdir) as ledger:
-    write_json(Path(workdir) / CONFIG_FILE, plain(config))
     engine = _Engine(recipe, dataset, regimes, workdir, ledger)
+    engine.check_data()
+    write_json(Path(workdir) / CONFIG_FILE, plain(config))
     done = engine.run(units)
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     results = assemble_study(recipe, config, done, dataset.spec, sizes)
@@ -99,7 +99,9 @@ def plan(recipe: Recipe) -> list[Unit]:
     raise UserError("config.study.regimes is empty; expected names such as ('complete', 'modality/0.5')")
   for field, *_ in s.search.fields if s.search.points else ():
     if field not in VECTOR_FIELDS:
-      raise UserError(f'config.study.search.fields: {field!r} cannot be searched; {did_you_mean(field, VECTOR_FIELDS)}')
+      raise UserError(
+        f'config.study.search.fields: {field!r} cannot be searched; expected one of {", ".join(VECTOR_FIELDS)}'
+      )
   if s.search.points and not s.search.fields:
     raise UserError('config.study.search.points is set and search.fields is empty; name what is searched')
   methods = tuple(dict.fromkeys((recipe.model.name, *s.methods)))
@@ -153,6 +155,17 @@ class _Engine:
     self._bench: tuple[str, Workbench] | None = None
     self._chosen: dict[str, dict[str, float]] = {}
 
+  def check_data(self) -> None:
+    """Refuses a workdir whose runs are of other data: one results file would speak of two data sets.
+
+    Raises:
+      UserError: it is so.
+    """
+    if any(record.get('data') not in (None, self._data_key) for record in self._ledger.records.values()):
+      raise UserError(
+        f'{self._workdir} holds a study of other data, or of data that changed since; choose another --workdir'
+      )
+
   def run(self, units: list[Unit]) -> list[tuple[Unit, dict[str, Any], workdirs.Finished]]:
     """(unit, line of the ledger, results) of every run of the plan; what was finished before is read."""
     progress, done = _StudyProgress(units), []
@@ -166,6 +179,8 @@ class _Engine:
           'method': unit.method,
           'regime': unit.regime,
           'search': unit.search,
+          'data': self._data_key,
+          'seeds': list(self._recipe.seeds),
           **self._do(unit, key),
         }
         record['wall_seconds'] = time.perf_counter() - start

@@ -16,8 +16,10 @@ from jax.sharding import AxisType
 from small_runs import FAST_COMPILE, optax_promotes, small_config, small_dataset  # noqa: F401
 
 from dream_jax import feed, programs, study, train
+from dream_jax.config_guard import check_workdir
 from dream_jax.errors import UserError
 from dream_jax.recipe import recipe_from_config
+from dream_jax.report.page import write_report
 
 _PROGRAMS = {}  # Of all tests here: compiling is most of their time.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -210,7 +212,7 @@ def test_peeking_does_not_change_what_validation_selects(data, tmp_path):
     ({'study__search__points': 3}, 'search.fields is empty'),
     (
       {'study__search__points': 3, 'study__search__fields': (('model.width', 'linear', 1.0, 2.0),)},
-      "'model.width' cannot be searched",
+      "'model.width' cannot be searched; expected one of optimizer.learning_rate",
     ),
     (
       {'study__search__points': 3, 'study__search__fields': (('inject.rate', 'linear', 2.0, 1.0),)},
@@ -233,6 +235,24 @@ def test_the_workdir_of_another_mode_is_left_alone(data, done, tmp_path):
     study.study(_config(), str(tmp_path))
   assert done == []
   assert (tmp_path / 'config.json').read_text() == '{}'
+
+
+def test_a_study_is_not_mixed_with_other_data_or_modes(data, done, tmp_path, monkeypatch):
+  config = _config(study__methods=(), study__regimes=('complete',), model__name='majority')
+  study.study(config, str(tmp_path))
+  before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+  with pytest.raises(UserError, match='holds a study; go on with --mode=study'):
+    check_workdir(tmp_path, config)
+  other = small_dataset('multiclass', names=('face', 'pose'), train=20, validation=8, test=12)
+  monkeypatch.setattr(study, 'load_dataset', lambda *_, **__: other)
+  with pytest.raises(UserError, match='holds a study of other data'):
+    study.study(config, str(tmp_path))
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+  assert len(done) == 1
+  # Before its first results a study is not done, and says so.
+  (tmp_path / 'results.json').unlink()
+  with pytest.raises(UserError, match='study is not finished'):
+    write_report(str(tmp_path))
 
 
 def test_keys_name_what_matters():

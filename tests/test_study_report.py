@@ -85,6 +85,13 @@ def test_standings_are_mean_ranks_of_contenders(metric):
   assert len(table.rows) == len(names)
 
 
+def test_without_contenders_there_are_no_standings():
+  results = _study()
+  results['methods'] = {k: e for k, e in results['methods'].items() if e['method'] in ('majority', 'oracle+dropout')}
+  assert study_tables.standings_table(results) is None
+  assert as_text(results)
+
+
 def test_a_row_that_is_better_under_one_regime_stands_better_there():
   results = _study()
   for protocol in results['methods']['audio@modality/0.5']['protocols'].values():
@@ -108,12 +115,12 @@ def test_tallies_count_every_regime_and_protocol():
   assert _row(table, 'DREAM')['DREAM wins/ties/losses'] == '–'
 
 
-@pytest.mark.parametrize(('metric', 'better'), [('accuracy', '+2.0'), ('mae', '-0.020')])
-def test_what_the_habit_shows_stands_apart_and_says_what_it_adds(metric, better):
+@pytest.mark.parametrize(('metric', 'gain'), [('accuracy', '+2.0'), ('mae', '-0.020')])
+def test_what_the_habit_shows_stands_apart_and_says_what_it_adds(metric, gain):
   table = study_tables.selection_table(_study((metric,)))
   assert table.title.startswith('NOT A RESULT')
   row = _row(table, 'DREAM')
-  assert row['better by'] == better
+  assert row['gain'] == gain
   assert {row[0] for row in table.rows} >= {'DREAM', 'audio', 'concat'}
   assert not any('majority' in row[0] for row in table.rows)
   (oracle,) = [i for i, row in enumerate(table.rows) if 'oracle' in row[0]]
@@ -141,7 +148,9 @@ def test_worth_of_modalities():
   assert row['without audio'] == '+30.0'
   assert row['gradient imbalance'] == '1.70'
   assert row['balance'] == '0.50 ± 0.10'
-  assert _row(study_tables.fidelity_table(view), 'DREAM')['Spearman, Shapley'] == '0.500 ± 0.100'
+  table = study_tables.fidelity_table(view)
+  assert _row(table, 'DREAM: soft mask')['Spearman, Shapley'] == '0.500 ± 0.100'
+  assert table.title.endswith('training data: complete')
 
 
 def test_cost_counts_a_run_once_and_a_search_too():

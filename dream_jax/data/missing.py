@@ -98,7 +98,7 @@ def validate(missing: Missing, spec: DatasetSpec) -> None:
 
 def _check_rate(rate: float, what: str) -> None:
   if not 0.0 <= rate < 1.0:  # NaN fails too.
-    raise UserError(f'missingness {what} is {rate}; expected at least 0 and below 1: at 1 nothing is left')
+    raise UserError(f'missingness {what} is {rate}; expected at least 0 and below 1 (at 1 nothing is left)')
 
 
 def describe(missing: Missing) -> str:

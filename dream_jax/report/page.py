@@ -94,7 +94,9 @@ def _banner(results):
 def _facts(results):
   metric, higher = read.primary(results)
   oracles = [read.title(results, m) for m in results['methods'] if read.uses_oracle(results, m)]
-  selection = dict.fromkeys(str(e['selection']) for e in results['methods'].values() if e.get('selection'))
+  selection = dict.fromkeys(
+    str(e['selection']) for e in results['methods'].values() if e.get('selection') not in (None, 'none')
+  )
   facts = {
     'Task': _known(results.get('task'), results.get('num_outputs'), ' with {} outputs'),
     'Modalities': ', '.join(results.get('modalities') or ()),
@@ -105,7 +107,7 @@ def _facts(results):
     ),
     'Seeds': f'{tables.seeds_text(results)} per method',
     'Primary metric': f'{read.measure(metric).label.replace(", %", "")}, {"higher" if higher else "lower"} is better',
-    'Selection': f'checkpoints chosen on {", ".join(selection)}; test data read once, at the end' if selection else '',
+    'Selection': f'checkpoints chosen on {", ".join(selection)}' if selection else '',
     'With an oracle': '; '.join(oracles) + '. Marked in every table, no contender' if oracles else 'no method',
   }
   rows = ''.join(f'<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>' for k, v in facts.items() if v)

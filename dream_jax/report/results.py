@@ -62,6 +62,10 @@ def read_results(workdir: str | os.PathLike) -> dict:
     with open(path, encoding='utf-8') as file:
       results = json.load(file)
   except FileNotFoundError:
+    if os.path.exists(os.path.join(workdir, 'study.jsonl')):
+      raise UserError(
+        f'no results in {os.fspath(workdir)!r} yet: its study is not finished; run its command again to go on'
+      ) from None
     raise UserError(
       f'no results in {os.fspath(workdir)!r}: {path} is missing; train or study with this workdir first'
     ) from None

@@ -23,6 +23,8 @@ def standings_table(results: dict) -> Table | None:
     return None
   found = {regime: _mean_ranks(read.of_regime(results, regime)) for regime in regimes}
   names = list(dict.fromkeys(name for ranks in found.values() for name in ranks))
+  if not names:
+    return None
   ranks = np.array([[found[regime].get(name, np.nan) for regime in regimes] for name in names])
   ranks = np.concatenate([ranks, ranks.mean(1, keepdims=True)], axis=1)
   order = np.argsort(ranks[:, -1], kind='stable')
@@ -85,7 +87,7 @@ def selection_table(results: dict) -> Table | None:
   moved = sum(places[0][name] != places[1][name] for name in contenders)
   return Table(
     title=f'NOT A RESULT. What this field’s habit would have shown you: {style.label}, selected on the test split',
-    columns=('', 'validation', 'test (habit)', 'better by', 'place', 'place (habit)'),
+    columns=('', 'selected on validation', 'selected on test', 'gain', 'place', 'place, test'),
     rows=tuple(rows),
     note='The same trainings; only the checkpoint differs: the best on the test split, under the missingness of '
     f'training, in the place of the best on validation. Mean over protocols and regimes. {moved} of {len(contenders)} '
@@ -116,7 +118,7 @@ def balance_table(results: dict) -> Table | None:
   if not rows:
     return None
   return Table(
-    title='Balance: what each modality is worth to each method, complete test samples',
+    title=f'Balance: what each modality is worth to each method, complete test samples{_trained_on(results)}',
     columns=(
       '',
       *(f'{n}, share' for n in names),
@@ -144,12 +146,13 @@ def fidelity_table(results: dict) -> Table | None:
   style, rows = read.Measure('', 1.0, 3), []
   for key, entry in results['methods'].items():
     for name, found in ((entry.get('valuation') or {}).get('fidelity') or {}).items():
-      rows.append((read.title(results, key), name, *(tables.estimate(found.get(c), style) for c in columns)))
+      rows.append((f'{read.title(results, key)}: {name}', *(tables.estimate(found.get(c), style) for c in columns)))
   if not rows:
     return None
   return Table(
-    title='Fidelity: estimates of contribution against the exact values of the same model, complete test samples',
-    columns=('', 'estimate', *columns.values()),
+    title='Fidelity: estimates of contribution against the exact values of the same model, complete test samples'
+    + _trained_on(results),
+    columns=('method: estimate', *columns.values()),
     rows=tuple(rows),
     note=f'{_VALUATION} It helps: its Shapley value is positive. ± is the half width of the 95 % interval over seeds.',
   )
@@ -216,6 +219,12 @@ def settings_table(results: dict) -> Table | None:
     rows=tuple(rows),
     note='Point 1 is what the config says. The gain is that of the best of several noisy scores, so it is optimistic.',
   )
+
+
+def _trained_on(results):
+  """What the title of a table of one regime says of it."""
+  regimes = {e['regime'] for e in results['methods'].values() if e.get('regime')}
+  return f'; training data: {regimes.pop()}' if len(regimes) == 1 else ''
 
 
 def _compiling(results, method):

@@ -45,5 +45,6 @@ def _study(results):
   yield study_tables.balance_table(first)
   yield study_tables.fidelity_table(first)
   yield study_tables.cost_table(results)
+  yield study_tables.settings_table(results)
   yield study_tables.selection_table(results)
   yield study_tables.standings_table(results)
