@@ -166,10 +166,8 @@ def cost_table(results: dict) -> Table | None:
   first: dict[str, dict] = {}
   for entry in results['methods'].values():
     method = entry['method']
-    runs = total.setdefault(method, {})
-    if entry['regime'] in runs:  # Rows of one run.
-      continue
-    runs[entry['regime']] = entry.get('wall_seconds') or 0.0
+    # By regime: several rows may be of one run.
+    total.setdefault(method, {})[entry['regime']] = entry.get('wall_seconds') or 0.0
     first.setdefault(method, entry)
   searches = results.get('search') or {}
   rows = []
