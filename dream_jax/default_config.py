@@ -106,7 +106,8 @@ def get_default() -> Any:
   config.study.search.seeds = 1  # runs a point
   config.study.search.fields = ()  # (field, 'log' or 'linear', lowest, highest)
 
-  config.parallel = ConfigDict()  # devices along the axes of the mesh, -1 for what is left
-  config.parallel.seed = 0  # as many as divide the seeds
-  config.parallel.data = -1
+  config.mesh = ConfigDict()  # devices along the axes of the mesh, -1 for what is left
+  config.mesh.seed = 0  # as many as divide the seeds
+  config.mesh.data = -1
+  config.parallel = 'jit'  # how the step is mapped over devices: 'jit', or 'pmap' (rows of a batch, one host)
   return config

@@ -14,7 +14,7 @@ from dream_jax.data.device_batches import DeviceBatches
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import device_prefetch, train_batches
 from dream_jax.data.prepare import Prepared
-from dream_jax.parallel.mesh import put, sharding
+from dream_jax.parallel.mesh import own, put_own
 from dream_jax.predict import EvalInputs
 from dream_jax.programs import compiler_options, mesh_of
 from dream_jax.recipe import Recipe
@@ -71,21 +71,21 @@ class Feed:
     with_clean: bool,
   ) -> Iterator[dict[str, Any]]:
     """Superbatches on the devices, labels standardised; see `data.pipeline.train_batches`."""
-    where = sharding(self.mesh, None, 'seed', 'data')
+    where = (self.mesh, None, 'seed', 'data')
     shape = {'inject': inject, 'batch_size': batch_size, 'steps_per_call': steps_per_call, 'with_clean': with_clean}
     scale = self.inputs.scale
     if not self.on_device:
+      mine = own(self.mesh, 'seed', len(runs))
       made = train_batches(
         self.prepared,
-        seeds=runs.seeds,
-        rates=rates,
+        seeds=runs.seeds[mine],
+        rates=rates if rates is None else rates[mine],
         start_step=start_step,
         num_steps=num_steps,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=own(self.mesh, 'data', batch_size),
         **shape,
       )
-      yield from device_prefetch(made, lambda b: put({**b, 'label': scale.standardise(b['label'])}, where))
+      yield from device_prefetch(made, lambda b: put_own({**b, 'label': scale.standardise(b['label'])}, *where))
       return
     key = (*shape.values(), len(runs))
     if key not in self._makers:

@@ -39,9 +39,9 @@ def run(arguments: flags.Arguments) -> None:
 def _split_cpu(config: Any) -> None:
   """Before anything asks JAX for its devices. A config that lacks a field is told so by whoever reads it."""
   try:
-    parallel, search = config.parallel, config.study.search
+    mesh, search = config.mesh, config.study.search
     counts = (config.num_seeds, search.points * search.seeds)
-    automatic = parallel.seed == 0 and parallel.data == -1
+    automatic = mesh.seed == 0 and mesh.data == -1 and config.parallel == 'jit'
   except (AttributeError, TypeError):
     return
   if automatic and all(isinstance(n, int) and n >= 0 for n in counts):

@@ -13,14 +13,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import PartitionSpec as P
 
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import eval_batches
 from dream_jax.data.prepare import Prepared
 from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix
 from dream_jax.models.model import ORACLE_MASK
-from dream_jax.parallel.mesh import put, sharding
+from dream_jax.parallel.mesh import fetch, own, put, put_own, sharding
 from dream_jax.spec import ModalitySpec
 
 # What leaves the devices; latents and reconstructions would be most of the traffic and no metric reads them.
@@ -78,7 +78,7 @@ class EvalInputs:
     """
     self.prepared, self.scale = prepared, label_scale(prepared)
     self.batch_size = eval_rows(prepared, mesh, batch_size)
-    self._where = sharding(mesh, 'data')
+    self._mesh, self._where = mesh, sharding(mesh, 'data')
     self._left = keep_bytes
     self._kept: dict[Any, list[tuple[dict[str, jax.Array], dict[str, np.ndarray]]]] = {}
     self._known: dict[bytes, int] = {}
@@ -104,7 +104,7 @@ class EvalInputs:
     for batch in source if wanted is None else _repacked(source, wanted, self.batch_size):
       rows = {name: batch[name] for name in ('kept', 'weight', 'index')}
       size += sum(x.nbytes for x in batch['inputs'].values())
-      inputs = put(batch['inputs'], self._where)
+      inputs = put_own(batch['inputs'], self._mesh, 'data')
       if size <= self._left:
         made.append((inputs, rows))
       yield inputs, rows
@@ -143,8 +143,7 @@ class EvalInputs:
       missing=missing,
       seed=seed,
       batch_size=self.batch_size,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      rows=own(self._mesh, 'data', self.batch_size),
     )
 
   def coalition_batches(
@@ -285,8 +284,10 @@ class Predictor:
       outputs = jax.vmap(lambda p: model.apply({'params': p}, inputs, train=False))(params)
       return {name: getattr(outputs, name) for name in _REPORTED if getattr(outputs, name) is not None}
 
-    compiled = jax.jit(forward, out_shardings=sharding(mesh, 'seed', 'data'))
-    self._forward = compiled.lower(abstract_params, abstract_inputs).compile(compiler_options=compiler_options)
+    mapped = jax.shard_map(
+      forward, mesh=mesh, in_specs=(P('seed'), P('data')), out_specs=P('seed', 'data'), check_vma=False
+    )
+    self._forward = jax.jit(mapped).lower(abstract_params, abstract_inputs).compile(compiler_options=compiler_options)
 
   def split(
     self,
@@ -356,7 +357,7 @@ class Predictor:
       outputs = self._forward(params, {**batch, **told})
       size, each = len(index), rows['coalitions']
       for name, values in outputs.items():
-        values = np.asarray(values)[:, : size * each]
+        values = fetch(values)[:, : size * each]
         values = values.reshape(values.shape[0], size, each, *values.shape[2:])
         place = found.setdefault(name, np.empty((values.shape[0], n, *values.shape[2:]), values.dtype))
         place[:, index] = values
@@ -372,13 +373,10 @@ def _restored(found: dict[str, np.ndarray], scale: LabelScale) -> dict[str, np.n
 def _collect(outputs, rows, found, kept, n, only) -> None:
   """Writes the rows of one batch to their places; padding has weight zero and goes nowhere."""
   index, weight, share = rows['index'], rows['weight'], rows['kept']
-  if jax.process_count() > 1:
-    index, weight, share = multihost_utils.process_allgather((index, weight, share), tiled=True)
-    outputs = multihost_utils.process_allgather(outputs, tiled=True)
   real = weight > 0
   kept[index[real]] = share[real]
   for name in only:
     if name in outputs:
-      values = np.asarray(outputs[name])
+      values = fetch(outputs[name])
       place = found.setdefault(name, np.empty((values.shape[0], n, *values.shape[2:]), values.dtype))
       place[:, index[real]] = values[:, real]

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dream_jax.data.prepare import Prepared
+from dream_jax.mapped import MappedSteps
 from dream_jax.models.model import ORACLE_MASK, Model
 from dream_jax.models.registry import Method, build
 from dream_jax.parallel.mesh import check_divides, make_mesh, put, sharding
@@ -84,38 +85,11 @@ def compile_programs(
   start = time.perf_counter()
   spec, runs = prepared.spec, Runs(recipe.seeds) if runs is None else runs
   mesh = mesh_of(recipe)
-  check_divides(mesh, num_seeds=len(runs), batch_size=recipe.train.batch_size)
-  model = build(method, spec, recipe.model, recipe.losses)
-  oracle = 'mask' in method.uses_oracle
-
-  def make_run(values):
-    own = with_values(recipe, values)
-    return build(method, spec, own.model, own.losses).gradient, create_optimizer(own.optimizer, num_steps)
-
-  by_seed, alone = sharding(mesh, 'seed'), sharding(mesh)
-  # Shardings where a state has arrays.
-  where = TrainState(alone, by_seed, by_seed, by_seed, by_seed, by_seed)  # pyright: ignore[reportArgumentType]
-  options = compiler_options()
-  seeds = jax.ShapeDtypeStruct((len(runs),), jnp.uint32, sharding=by_seed)
-
-  sample = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in _inputs(spec, oracle).items()}
-  score_shape = (spec.num_modalities,) if method.separate else ()
-  optimizer = create_optimizer(recipe.optimizer, num_steps)
-  create = jax.jit(
-    lambda s: create_state(model, optimizer, sample, s, score_shape=score_shape), out_shardings=where
-  ).lower(seeds)
-  abstract = create.out_info
-  spread = jax.tree.map(lambda x: by_seed, abstract).replace(step=alone)
-  abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, spread)
-  moving, moving_where = (dataclasses.replace(state, best=None) for state in (abstract, where))
-  call = jax.jit(
-    lambda state, batches, s, v: train_call(make_run, recipe.optimizer.average_decay, state, batches, s, v),
-    donate_argnums=0,
-    out_shardings=(moving_where, alone),
-  )
-  batch = _abstract_batch(spec, recipe, mesh, per_call, len(runs), with_clean=model.reads_clean, oracle=oracle)
-  values = {field: jax.ShapeDtypeStruct(seeds.shape, jnp.float32, sharding=by_seed) for field in _traced(runs)}
-  score = jax.ShapeDtypeStruct(seeds.shape + score_shape, jnp.float32, sharding=by_seed)
+  model, oracle = build(method, spec, recipe.model, recipe.losses), 'mask' in method.uses_oracle
+  lowered = lower(method, recipe, spec, mesh, num_steps=num_steps, per_call=per_call, runs=runs)
+  abstract, options = lowered.state, compiler_options()
+  assert abstract.best is not None
+  by_seed = sharding(mesh, 'seed')
   owner = model.owners(abstract.params) if method.separate else None
   select = jax.jit(
     lambda chosen, average, step, s: select_best(chosen, average, step, s, owner),
@@ -123,9 +97,9 @@ def compile_programs(
     out_shardings=by_seed,
   )
   return Programs(
-    create=create.compile(compiler_options=compiler_options(once=True)),
-    call=call.lower(moving, batch, seeds, values).compile(compiler_options=options),
-    select=select.lower(abstract.best, abstract.average, abstract.step, score).compile(
+    create=lowered.create.compile(compiler_options=compiler_options(once=True)),
+    call=lowered.call.compile(options),
+    select=select.lower(abstract.best, abstract.average, abstract.step, abstract.best.score).compile(
       compiler_options=compiler_options(once=True)
     ),
     predictor=Predictor(
@@ -140,16 +114,67 @@ def compile_programs(
     mesh=mesh,
     with_clean=model.reads_clean,
     num_params=sum(x.size for x in jax.tree.leaves(abstract.params)) // len(runs),
-    step_flops=_flops(model, abstract.params, batch),
+    step_flops=step_flops(model, abstract.params, lowered.batch),
     compile_seconds=time.perf_counter() - start,
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+  """The training programs of one method as they go to the compiler, with the shapes and shardings they take.
+
+  Attributes:
+    create: seeds -> state before the first step.
+    call: (state without selections, batches, seeds, values) -> (state, terms).
+    state: of all.
+    batch: one superbatch.
+  """
+
+  create: jax.stages.Lowered
+  call: MappedSteps
+  state: TrainState
+  batch: dict[str, Any]
+
+
+def lower(
+  method: Method, recipe: Recipe, spec: DatasetSpec, mesh: Mesh, *, num_steps: int, per_call: int, runs: Runs
+) -> Lowered:
+  """Traces the training programs for a mesh, whose devices need not be there to run them; see `compile_programs`."""
+  check_divides(mesh, num_seeds=len(runs), batch_size=recipe.train.batch_size)
+  model, oracle = build(method, spec, recipe.model, recipe.losses), 'mask' in method.uses_oracle
+
+  def make_run(values):
+    own = with_values(recipe, values)
+    return build(method, spec, own.model, own.losses).gradient, create_optimizer(own.optimizer, num_steps)
+
+  def steps(state, batches, seeds, values):
+    return train_call(make_run, recipe.optimizer.average_decay, state, batches, seeds, values)
+
+  by_seed, alone = sharding(mesh, 'seed'), sharding(mesh)
+  # Shardings where a state has arrays.
+  where = TrainState(alone, by_seed, by_seed, by_seed, by_seed, by_seed)  # pyright: ignore[reportArgumentType]
+  seeds = jax.ShapeDtypeStruct((len(runs),), jnp.uint32, sharding=by_seed)
+  sample = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in _inputs(spec, oracle).items()}
+  score_shape = (spec.num_modalities,) if method.separate else ()
+  optimizer = create_optimizer(recipe.optimizer, num_steps)
+  create = jax.jit(
+    lambda s: create_state(model, optimizer, sample, s, score_shape=score_shape), out_shardings=where
+  ).lower(seeds)
+  spread = jax.tree.map(lambda _: by_seed, create.out_info).replace(step=alone)
+  state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), create.out_info, spread)
+  moving = dataclasses.replace(state, best=None)
+  batch = _abstract_batch(spec, recipe, mesh, per_call, len(runs), with_clean=model.reads_clean, oracle=oracle)
+  values = {field: jax.ShapeDtypeStruct(seeds.shape, jnp.float32, sharding=by_seed) for field in _traced(runs)}
+  return Lowered(create, MappedSteps(steps, mesh, moving, batch, seeds, values, how=recipe.parallel), state, batch)
+
+
 def mesh_of(recipe: Recipe) -> Mesh:
-  """The mesh of a recipe. Seeds need nothing from each other: 'parallel.seed' 0 gives them all devices they divide."""
-  p, search = recipe.parallel, recipe.study.search
-  seed = math.gcd(jax.device_count(), recipe.num_seeds, search.points * search.seeds) if p.seed == 0 else p.seed
-  return make_mesh(seed, p.data)
+  """The mesh of a recipe. Seeds need nothing from each other: 'mesh.seed' 0 gives them all devices they divide."""
+  m, search = recipe.mesh, recipe.study.search
+  seed = math.gcd(jax.device_count(), recipe.num_seeds, search.points * search.seeds) if m.seed == 0 else m.seed
+  if recipe.parallel == 'pmap':
+    seed = 1 if m.seed == 0 else seed
+  return make_mesh(seed, m.data)
 
 
 def put_values(runs: Runs, mesh: Mesh) -> dict[str, jax.Array]:
@@ -163,7 +188,7 @@ def _traced(runs: Runs) -> list[str]:
   return [field for field, _ in runs.values if field != 'inject.rate']
 
 
-def _flops(model: Model, params: Any, batch: Any) -> float | None:
+def step_flops(model: Model, params: Any, batch: Any) -> float | None:
   """Of one seed's gradient of one batch; counted on what is lowered, nothing is compiled."""
   one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
   rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), batch)

@@ -16,6 +16,7 @@ EXECUTION_FIELDS = (
   'data.tfds_dir',
   'data.manual_dir',
   'data.dir',
+  'mesh',
   'parallel',
   'train.checkpoint_seconds',
   'train.eval_batch_size',
@@ -78,7 +79,7 @@ class TrainSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class ParallelSettings:
+class MeshSettings:
   """Devices along the two axes of the mesh; -1 takes what is left, seed = 0 as many as divide the seeds."""
 
   seed: int = 0
@@ -147,7 +148,8 @@ class Recipe:
   protocols: tuple[str, ...]
   optimizer: OptimizerSettings
   train: TrainSettings
-  parallel: ParallelSettings
+  mesh: MeshSettings = MeshSettings()
+  parallel: Literal['jit', 'pmap'] = 'jit'
   study: StudySettings = StudySettings()
 
   @property
@@ -170,7 +172,7 @@ def recipe_from_config(config: Any) -> Recipe:
   recipe = from_config(Recipe, config)
   for method in (*recipe.methods, *recipe.study.methods):
     find_method(method)
-  r, m, t, o, p = recipe, recipe.model, recipe.train, recipe.optimizer, recipe.parallel
+  r, m, t, o, p = recipe, recipe.model, recipe.train, recipe.optimizer, recipe.mesh
   _require(0 <= r.seed < 2**31, 'seed', r.seed, 'an integer in [0, 2^31)')
   for field, value in (
     ('num_seeds', r.num_seeds),
@@ -209,8 +211,8 @@ def recipe_from_config(config: Any) -> Recipe:
     right = scale in ('log', 'linear') and low <= high and (scale == 'linear' or low > 0)
     expected = "'log' or 'linear', then lowest and highest, for 'log' above 0"
     _require(right, f'study.search.fields: {name}', (scale, low, high), expected)
-  for field, value in (('parallel.seed', p.seed), ('parallel.data', p.data)):
-    right = value >= 1 or value == -1 or (value == 0 and field == 'parallel.seed')
+  for field, value in (('mesh.seed', p.seed), ('mesh.data', p.data)):
+    right = value >= 1 or value == -1 or (value == 0 and field == 'mesh.seed')
     _require(right, field, value, 'at least 1, or -1 for what is left')
   return recipe
 

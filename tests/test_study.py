@@ -263,7 +263,7 @@ def test_keys_name_what_matters():
     return study.run_key(unit, recipe, missing or study.regime('complete', small_dataset().spec), data, chosen or {})
 
   base = key()
-  same = ({'train__eval_batch_size': 3}, {'parallel__seed': -1}, {'train__data_path': 'host'}, {'controls': ('late',)})
+  same = ({'train__eval_batch_size': 3}, {'mesh__seed': -1}, {'train__data_path': 'host'}, {'controls': ('late',)})
   assert {key(**overrides) for overrides in same} == {base}
   others = [
     {'losses__coalition': 0.7}, {'model__doubt': 0.2}, {'model__width': 16}, {'num_seeds': 3}, {'seed': 1},

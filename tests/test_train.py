@@ -49,7 +49,7 @@ def trainer(prepared):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, '_CALL_BYTES', 5000)
     _compile_fast(patch)
-    made = _trainer('dream', small_recipe(parallel__seed=2), prepared)
+    made = _trainer('dream', small_recipe(mesh__seed=2), prepared)
   s = made.schedule
   assert (s.num_steps, s.eval_every, s.per_call) == (12, 4, 2)
   return made
@@ -225,7 +225,7 @@ _RUN = textwrap.dedent("""
   from dream_jax import experiment
   experiment.load_dataset = lambda *a, **k: small_dataset('multiclass', ('face', 'pose'))
   config = small_config(
-    controls=('majority',), train__epochs=40, train__num_evals=20, train__checkpoint_seconds=0.0, parallel__seed=2
+    controls=('majority',), train__epochs=40, train__num_evals=20, train__checkpoint_seconds=0.0, mesh__seed=2
   )
   experiment.train(config, sys.argv[1])
 """)

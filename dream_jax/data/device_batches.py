@@ -72,7 +72,7 @@ class DeviceBatches:
     self._n, self._batch_size = n, batch_size
     runs = self._placed({name: arrays.pop(name) for name in per_run(inject, seeds, None)})
     self._data = put(arrays, everywhere)
-    self._positions = put(np.arange(batch_size, dtype=np.int32)[_own_rows(batch_size)], sharding(mesh, 'data'))
+    self._positions = put(np.arange(batch_size, dtype=np.int32), sharding(mesh, 'data'))
     made = jax.shard_map(
       superbatch,
       mesh=mesh,
@@ -105,9 +105,3 @@ class DeviceBatches:
     """Epoch and position of the first sample of a step: 64-bit sample counters do not exist on devices."""
     epoch, position = divmod(step * self._batch_size, self._n)
     return put((np.int32(epoch), np.int32(position)), sharding(self._mesh))
-
-
-def _own_rows(batch_size: int) -> slice:
-  """Rows of the global batch that this process gives."""
-  size = batch_size // jax.process_count()
-  return slice(jax.process_index() * size, (jax.process_index() + 1) * size)

@@ -136,6 +136,10 @@ class Keep(NamedTuple):
   frames: dict[str, Array]
   share: Array
 
+  def of(self, rows: slice) -> Keep:
+    """What stays of some of the rows."""
+    return Keep(self.slots[rows], {name: x[rows] for name, x in self.frames.items()}, self.share[rows])
+
 
 def draw_keep(
   missing: Missing,

@@ -18,7 +18,7 @@ import numpy as np
 from dream_jax.data import counter, fills, host_tensorflow
 from dream_jax.data.counter import NUMPY
 from dream_jax.data.datasets import Split
-from dream_jax.data.missing import EVALUATE_EPOCH, Keep, Missing, draw_keep, validate
+from dream_jax.data.missing import EVALUATE_EPOCH, Missing, draw_keep, validate
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.sampler import batch_rows
 from dream_jax.errors import UserError
@@ -41,8 +41,7 @@ def train_batches(
   steps_per_call: int,
   with_clean: bool,
   rates: Sequence[float] | None = None,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: slice = slice(None),
 ) -> Iterator[Batch]:
   """Superbatches of the training split, NumPy arrays with leading axes [K, S, B], made by tf.data on the host.
 
@@ -51,15 +50,14 @@ def train_batches(
   Args:
     prepared: the data.
     inject: what each visit of a sample lacks, anew in every epoch.
-    batch_size: rows B of the global batch; a process gets batch_size / process_count.
+    batch_size: rows of the global batch.
     seeds: the S runs that train side by side.
     start_step: first step.
     num_steps: number of steps from there on.
     steps_per_call: K; the last superbatch has what is left.
     with_clean: whether to give the inputs before the injection, too.
     rates: S rates in the place of `inject.rate`.
-    process_index: which rows of the global batch are wanted.
-    process_count: in how many parts it is cut.
+    rows: which of them are wanted, B: a process reads its own.
 
   Returns:
     An iterator of {'inputs': {name: [K, S, B, ...]}, 'clean': the same before the injection (only `with_clean`),
@@ -69,7 +67,7 @@ def train_batches(
     UserError: a specification that does not fit the data, or sizes that do not divide.
   """
   check_training(prepared, inject, seeds, steps_per_call)
-  local = _local_rows(batch_size, process_index, process_count)
+  mine = range(batch_size)[rows]
   tf = host_tensorflow.load()  # Not at the top: evaluation and the notebook API do without it.
 
   tensors = counter.backend('tensorflow')
@@ -80,9 +78,9 @@ def train_batches(
   @tf.autograph.experimental.do_not_convert
   def superbatch(first):
     steps = tf.range(first, tf.minimum(first + steps_per_call, start_step + num_steps))
-    positions = tf.range(local.start, local.stop, dtype=tf.int64)
+    positions = tf.range(mine.start, mine.stop, dtype=tf.int64)
     batch = flat_batch(prepared.spec, inject, data, steps, positions, batch_size, with_clean, tensors)
-    lead = (-1, len(seeds), len(local))
+    lead = (-1, len(seeds), len(mine))
     return tf.nest.map_structure(lambda x: tf.reshape(x, lead + tuple(x.shape[1:])), batch)
 
   with tf.device('CPU:0'):
@@ -159,10 +157,9 @@ def eval_batches(
   missing: Missing,
   seed: int,
   batch_size: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: slice = slice(None),
 ) -> Iterator[Batch]:
-  """Batches [B] of a split in its own order, every sample exactly once; all processes get as many.
+  """Batches of a split in its own order, every sample exactly once; all processes get as many.
 
   Args:
     split: one of `prepared.splits`.
@@ -170,35 +167,44 @@ def eval_batches(
     missing: what the samples lack, the same for every method under the same seed.
     seed: decides what each sample lacks.
     batch_size: rows of the global batch; a process gets batch_size / process_count.
-    process_index: which rows of the global batch are wanted.
-    process_count: in how many parts it is cut.
+    rows: which of them are wanted, B: a process reads its own.
 
   Returns:
-    An iterator of {'inputs': {name: [B, ...]}, 'label', 'kept': float32 [B, M], 'weight': float32 [B],
-    'index': int32 [B], row of the split}. The last batch is filled up with row 0 at weight 0.
+    An iterator of {'inputs': {name: [B, ...]}} of the rows that are wanted, and of all rows 'label', 'kept': float32
+    [batch_size, M], 'weight': float32 [batch_size], 'index': int32 [batch_size], row of the split. The last batch is
+    filled up with row 0 at weight 0.
 
   Raises:
     UserError: a specification that does not fit the data, or sizes that do not divide.
   """
   validate(missing, prepared.spec)
   _check_size(missing, split, 'evaluated')
-  local = _local_rows(batch_size, process_index, process_count)
-  return _eval_batches(split, prepared, missing, seed, batch_size, local)
+  return _eval_batches(split, prepared, missing, seed, batch_size, rows)
 
 
-def _eval_batches(split, prepared, missing, seed, batch_size, local) -> Iterator[Batch]:
+def _eval_batches(split, prepared, missing, seed, batch_size, mine) -> Iterator[Batch]:
   n, spec = len(split), prepared.spec
   for start in range(0, n, batch_size):
-    rows = np.arange(start + local.start, start + local.stop, dtype=np.int32)
-    weight = (rows < n).astype(np.float32)
-    rows = np.where(rows < n, rows, np.int32(0))
+    index = np.arange(start, start + batch_size, dtype=np.int32)
+    weight = (index < n).astype(np.float32)
+    index = np.where(index < n, index, np.int32(0))
+    drawn = {'seed': seed, 'epoch': EVALUATE_EPOCH, 'backend': NUMPY}
+    lengths = {name: x[index] for name, x in _lengths(spec, split.features).items()}
+    keep = draw_keep(missing, spec, lengths=lengths, keys=split.keys[index], **drawn)
+    rows = index[mine]
     clean = {name: x[rows] for name, x in split.features.items()}
-    drawn = {'seed': seed, 'keys': split.keys[rows], 'epoch': EVALUATE_EPOCH, 'backend': NUMPY}
-    keep: Keep = draw_keep(missing, spec, lengths=_lengths(spec, clean), **drawn)
     inputs = fills.apply_missing(
-      missing, spec, clean, zero=prepared.zero, donors=split.features, rows=rows, keep=keep, **drawn
+      missing,
+      spec,
+      clean,
+      zero=prepared.zero,
+      donors=split.features,
+      rows=rows,
+      keys=split.keys[rows],
+      keep=keep.of(mine),
+      **drawn,
     )
-    yield {'inputs': inputs, 'label': split.label[rows], 'kept': keep.share, 'weight': weight, 'index': rows}
+    yield {'inputs': inputs, 'label': split.label[index], 'kept': keep.share, 'weight': weight, 'index': index}
 
 
 def device_prefetch(iterator: Iterator[Any], put: Callable[[Any], Any], depth: int = 2) -> Iterator[Any]:
@@ -225,11 +231,3 @@ def _lengths(spec: DatasetSpec, features) -> dict[str, Any]:
 def _check_size(missing: Missing, split: Split, name: str) -> None:
   if missing.kind != 'none' and len(split) < 2:
     raise UserError(f'the {name} split has {len(split)} samples; missingness needs 2: one stands in for the other')
-
-
-def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
-  """Rows of the global batch that belong to a process."""
-  if batch_size < 1 or batch_size % process_count:
-    raise UserError(f'batch size {batch_size} does not divide by {process_count} processes; use a multiple of it')
-  size = batch_size // process_count
-  return range(process_index * size, (process_index + 1) * size)

@@ -12,6 +12,7 @@ from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.contribution import coalition_values, contribution_target
 from dream_jax.models.objective import label_of_each, task_loss
 from dream_jax.models.reconstruction import reconstruction_quality
+from dream_jax.parallel import rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,8 @@ def draw_coalition(key: jax.Array, coalitions: jax.Array, kept: jax.Array) -> ja
     kept: bool [B, M], at least one a row.
   """
   allowed = (~coalitions[None] | kept[:, None, :]).all(-1)
-  return jax.random.categorical(key, jnp.where(allowed, 0.0, -jnp.inf), axis=-1)
+  noise = rows.draw(lambda shape: jax.random.gumbel(key, shape), allowed.shape)
+  return jnp.argmax(jnp.where(allowed, noise, -jnp.inf), axis=-1)
 
 
 def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
@@ -65,7 +67,9 @@ def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
   likelihood = evidence.log_likelihood(spec, t.prior, t.unimodal_evidence, every_label)
   # Content that the trainer removed says nothing about this label; learning from it would blunt the evidence.
   intact = kept.astype(likelihood.dtype)
-  terms['unimodal'] = -((intact * likelihood).sum(0) / jnp.maximum(intact.sum(0), 1.0)).sum()
+  removed = 1.0 - intact
+  counts = rows.divisor(jnp.append(intact.sum(0), removed.sum()))
+  terms['unimodal'] = -((intact * likelihood).sum(0) / counts[:-1]).sum()
 
   coalitions = jnp.asarray(coalition_matrix(spec.num_modalities))
   drawn = draw_coalition(model.make_rng('draw'), coalitions, kept)
@@ -85,9 +89,7 @@ def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
     target = stop_gradient(model.encode(batch['clean'], train=False))
     error = jnp.square(out.reconstructions - target).mean(-1)
     # Learn from slots we removed that looked real before: a missing slot's latent is nothing to imitate.
-    removed = (~kept).astype(error.dtype)
-    count = jnp.maximum(removed.sum(), 1.0)
-    terms['reconstruction'] = (removed * error).sum() / count
+    terms['reconstruction'] = (removed * error).sum() / counts[-1]
     quality = stop_gradient(reconstruction_quality(out.reconstructions, target))
-    terms['confidence'] = (removed * jnp.square(t.confidence - quality)).sum() / count
+    terms['confidence'] = (removed * jnp.square(t.confidence - quality)).sum() / counts[-1]
   return {name: term if name == 'task' else getattr(weights, name) * term for name, term in terms.items()}

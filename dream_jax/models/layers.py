@@ -6,21 +6,29 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dream_jax.parallel import rows
+
 
 class Dropout(nn.Module):
   """Dropout whose rate may be a traced value: runs that train side by side have rates of their own.
 
   Flax's own compares the rate with zero in Python.
+
+  Attributes:
+    rate: probability of zero.
+    axis: along which the rows of a batch lie.
   """
 
   rate: float | jax.Array
+  axis: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
     if deterministic or (isinstance(self.rate, float) and self.rate == 0.0):
       return x
     keep = jnp.asarray(1.0 - self.rate, x.dtype)
-    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, x.shape)
+    rng = self.make_rng('dropout')
+    kept = rows.draw(lambda shape: jax.random.bernoulli(rng, keep, shape), x.shape, self.axis)
     return jnp.where(kept, x / keep, jnp.zeros((), x.dtype))
 
 

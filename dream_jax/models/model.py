@@ -12,6 +12,7 @@ from dream_jax.models.encoders import Inputs
 from dream_jax.models.objective import task_loss
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.sizes import Sizes
+from dream_jax.parallel import rows
 from dream_jax.spec import DatasetSpec
 
 Batch = dict[str, Any]
@@ -68,5 +69,9 @@ class Model(nn.Module):
 
   @nn.nowrap
   def gradient(self, params: Any, batch: Batch, rng: jax.Array) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Any]:
-    """((total, terms), gradients like `params`) of one batch, as `jax.value_and_grad` gives them."""
-    return jax.value_and_grad(self.loss, has_aux=True)(params, batch, rng)
+    """((total, terms), gradients like `params`) of one batch, as `jax.value_and_grad` gives them.
+
+    In a program that is mapped over devices the batch is this device's rows and what comes back is the mean over all
+    of them, see `parallel.rows`.
+    """
+    return rows.mean(jax.value_and_grad(self.loss, has_aux=True)(params, batch, rng))

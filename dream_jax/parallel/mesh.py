@@ -1,7 +1,7 @@
 """One mesh of two axes: vectorised seeds lie along `seed`, the rows of a batch along `data`.
 
-Parameters of different seeds never meet; gradients are summed over `data`, which the compiler derives from the
-shardings given here.
+Programs are written for what one device holds and mapped over the mesh by `jax.shard_map`, so that communication is
+what the program says and nothing else: parameters of different seeds never meet, gradients are averaged over `data`.
 """
 
 from typing import Any
@@ -13,9 +13,11 @@ from jax.sharding import PartitionSpec as P
 
 from dream_jax.errors import UserError
 
+AXES = ('seed', 'data')
+
 
 def make_mesh(seed: int = 1, data: int = -1) -> Mesh:
-  """The mesh over all devices.
+  """The mesh over all devices of all processes.
 
   Args:
     seed: devices along the seed axis; -1 takes what `data` leaves.
@@ -26,13 +28,21 @@ def make_mesh(seed: int = 1, data: int = -1) -> Mesh:
   """
   count = jax.device_count()
   if seed == -1 and data == -1:
-    raise UserError('config.parallel.seed and config.parallel.data are both -1; set one of them')
+    raise UserError('config.mesh.seed and config.mesh.data are both -1; set one of them')
   seed, data = (count // data if seed == -1 else seed), (count // seed if data == -1 else data)
   if seed * data != count or not count:
-    raise UserError(
-      f'config.parallel asks for {seed} x {data} devices; there are {count}: their product must be {count}'
-    )
-  return jax.make_mesh((seed, data), ('seed', 'data'), axis_types=(AxisType.Auto, AxisType.Auto))
+    raise UserError(f'config.mesh asks for {seed} x {data} devices; there are {count}: their product must be {count}')
+  return mesh_over(jax.devices(), seed)
+
+
+def mesh_over(devices: Any, seed: int) -> Mesh:
+  """The mesh over these devices, `seed` of them along the seed axis.
+
+  Devices of a process are neighbours (`jax.make_mesh` would order them by the wires), so that its rows and seeds are
+  one slice of the whole, see `own`. The gradients are small; their way around the wires does not matter.
+  """
+  ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
+  return Mesh(np.array(ordered).reshape(seed, -1), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def check_divides(mesh: Mesh, *, num_seeds: int, batch_size: int) -> None:
@@ -47,11 +57,53 @@ def check_divides(mesh: Mesh, *, num_seeds: int, batch_size: int) -> None:
       )
 
 
+def own(mesh: Mesh, axis: str, size: int) -> slice:
+  """Which of `size` things that are cut along an axis the devices of this process hold."""
+  local = [d.process_index == jax.process_index() for d in mesh.devices.flat]
+  places = np.nonzero(np.reshape(local, mesh.devices.shape).any(axis=1 - AXES.index(axis)))[0]
+  each = size // mesh.shape[axis]
+  return slice(int(places[0]) * each, (int(places[-1]) + 1) * each)
+
+
 def sharding(mesh: Mesh, *axes: str | None) -> NamedSharding:
   """Sharding whose leading array axes lie along these mesh axes; the rest is replicated."""
   return NamedSharding(mesh, P(*axes))
 
 
 def put(tree: Any, where: NamedSharding) -> Any:
-  """Arrays on the devices; each process gives its own rows of what is sharded over hosts."""
-  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, np.asarray(x)), tree)
+  """Arrays on the devices; every process gives the whole arrays and keeps its part."""
+
+  def place(x):
+    if where.is_fully_addressable:
+      return jax.device_put(x, where)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
+  return jax.tree.map(place, tree)
+
+
+def put_own(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
+  """Arrays on the devices, leading axes along these mesh axes; every process gives its own part, see `own`."""
+  where = sharding(mesh, *axes)
+
+  def place(x):
+    shape = list(x.shape)
+    for i, axis in enumerate(axes):
+      if axis is not None:
+        part = own(mesh, axis, mesh.shape[axis])  # In devices.
+        shape[i] = x.shape[i] * mesh.shape[axis] // (part.stop - part.start)
+    return jax.make_array_from_process_local_data(where, np.asarray(x), tuple(shape))
+
+  return jax.tree.map(place, tree)
+
+
+def fetch(tree: Any) -> Any:
+  """The whole arrays as NumPy, on every process; all processes have to ask."""
+
+  def whole(x):
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+      return np.asarray(x)
+    mesh = x.sharding.mesh  # pyright: ignore[reportAttributeAccessIssue]
+    return np.asarray(jax.jit(lambda y: y, out_shardings=NamedSharding(mesh, P()))(x))
+
+  return jax.tree.map(whole, tree)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from dream_jax.models.baselines.lnln import Perceptron
-from dream_jax.models.baselines.p_rmf import kl_from_normal, variational
+from dream_jax.models.baselines.p_rmf import kl_from_normal, sampled, variational
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.layers import Dropout, SlotDense
 from dream_jax.models.model import Batch, Model
@@ -48,7 +48,7 @@ class Hme(Model):
     z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
     mu, log_variance = variational(SlotDense(2 * s.width, name='posterior')(z))
     sigma = jnp.exp(0.5 * log_variance)
-    h = mu + sigma * jax.random.normal(self.make_rng('draw'), mu.shape, mu.dtype) if train else mu
+    h = sampled(self.make_rng('draw'), mu, sigma) if train else mu
     zeta = jnp.clip(1.0 / (sigma.mean(-1) + 1e-6), self.low, self.high)
     share = jax.nn.softmax(zeta, axis=-1)
     fused = Dropout(s.head_dropout)(jnp.einsum('bm,bmd->bd', share, h), deterministic=not train)

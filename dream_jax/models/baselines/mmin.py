@@ -33,6 +33,7 @@ from dream_jax.models.layers import Dropout
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import task_loss
 from dream_jax.models.outputs import Outputs
+from dream_jax.parallel import rows
 
 
 class CascadeResidualAutoencoder(nn.Module):
@@ -105,4 +106,4 @@ class Mmin(Model):
 
 def _distance(x: jax.Array, target: jax.Array, slots: jax.Array) -> jax.Array:
   """Mean squared distance of [B, M, D] over the slots that are 1 in [B, M]; zero without any."""
-  return (slots * jnp.square(x - target).mean(-1)).sum() / jnp.maximum(slots.sum(), 1.0)
+  return (slots * jnp.square(x - target).mean(-1)).sum() / rows.divisor(slots.sum())

@@ -29,6 +29,7 @@ from dream_jax.models.layers import Dropout, SlotDense
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import task_loss, unimodal_loss
 from dream_jax.models.outputs import Outputs
+from dream_jax.parallel import rows
 
 
 class MmPareto(Model):
@@ -65,6 +66,8 @@ class MmPareto(Model):
 
     both, back = jax.vjp(losses, params)
     (multi,), (uni,) = back(jnp.array([1.0, 0.0], both.dtype)), back(jnp.array([0.0, 1.0], both.dtype))
+    # What is combined are gradients of the whole batch.
+    both, multi, uni = rows.mean((both, multi, uni))
     grads = jax.tree.map(jnp.add, multi, uni)
     encoders = {name: combine(multi['encoders'][name], uni['encoders'][name]) for name in self.spec.names}
     return (both.sum(), {'task': both[0], 'unimodal': both[1]}), {**grads, 'encoders': encoders}

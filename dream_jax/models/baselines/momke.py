@@ -31,6 +31,7 @@ from dream_jax.models.layers import Dropout, SlotDense, SlotHeads
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import label_of_each, task_loss
 from dream_jax.models.outputs import Outputs
+from dream_jax.parallel import rows
 
 # Nothing is normalised between blocks, and our weights start with three times the variance of the published ones. This
 # halves the branches, so that four blocks amplify a latent about twofold, as they do there, and not sixfold.
@@ -89,5 +90,5 @@ class Momke(Model):
     assert alone is not None
     each = -evidence.score(self.spec, alone, label_of_each(alone, label))
     intact = (batch['kept'] >= 1.0).astype(each.dtype)
-    unimodal = ((intact * each).sum(0) / jnp.maximum(intact.sum(0), 1.0)).sum()
+    unimodal = ((intact * each).sum(0) / rows.divisor(intact.sum(0))).sum()
     return {'task': task_loss(self.spec, out.prediction, label), 'unimodal': self.unimodal * unimodal}

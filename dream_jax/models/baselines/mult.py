@@ -61,7 +61,7 @@ class Transformers(nn.Module):
   ) -> jax.Array:
     """`x_mask` and `source_mask` are bool [P, B, T]."""
     p, b, t, d = x.shape
-    drop = Dropout(self.dropout)
+    drop = Dropout(self.dropout, axis=1)
 
     def split(y):
       return y.reshape(p, b, t, self.heads, d // self.heads).swapaxes(2, 3)

@@ -27,6 +27,7 @@ from dream_jax.models.layers import SlotDense
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import label_of_each, task_loss
 from dream_jax.models.outputs import Outputs
+from dream_jax.parallel import rows
 
 
 class OgmGe(Model):
@@ -60,7 +61,7 @@ class OgmGe(Model):
   @nn.nowrap
   def factors(self, parts: jax.Array, label: jax.Array) -> jax.Array:
     """k_m [M] from the parts of the logits [B, M, C]."""
-    s = jnp.exp(evidence.score(self.spec, parts, label_of_each(parts, label))).sum(0)
+    s = rows.mean(jnp.exp(evidence.score(self.spec, parts, label_of_each(parts, label))).sum(0))
     others = (s.sum() - s) / (s.shape[0] - 1)
     rho = s / jnp.maximum(others, 1e-8)
     return jnp.where(rho > 1.0, 1.0 - jnp.tanh(self.alpha * rho), 1.0)

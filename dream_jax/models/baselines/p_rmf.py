@@ -26,6 +26,7 @@ from dream_jax.models.layers import Dropout, SlotDense, SlotHeads
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import reconstruction_loss, task_loss
 from dream_jax.models.outputs import Outputs
+from dream_jax.parallel import rows
 
 
 def kl_from_normal(mu: jax.Array, log_variance: jax.Array) -> jax.Array:
@@ -37,6 +38,11 @@ def variational(raw: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Mean and log variance [..., D] of [..., 2 D]; the variance is bounded so that no exponential overflows."""
   mu, log_variance = jnp.split(raw, 2, axis=-1)
   return mu, 6.0 * jnp.tanh(log_variance / 6.0)
+
+
+def sampled(key: jax.Array, mu: jax.Array, sigma: jax.Array) -> jax.Array:
+  """A draw from N(mu, sigma^2), [B, ...]."""
+  return mu + sigma * rows.draw(lambda shape: jax.random.normal(key, shape, mu.dtype), mu.shape)
 
 
 class Prmf(Model):
@@ -73,7 +79,7 @@ class Prmf(Model):
     mu, log_variance = variational(self.posterior(z))
     drawn = mu
     if train:
-      drawn = mu + jnp.exp(0.5 * log_variance) * jax.random.normal(self.make_rng('draw'), mu.shape, mu.dtype)
+      drawn = sampled(self.make_rng('draw'), mu, jnp.exp(0.5 * log_variance))
     share = jax.nn.softmax(-log_variance.mean(-1), axis=-1)
     proxy = jnp.einsum('bm,bmd->bd', share, drawn)
     for layer in self.injections:

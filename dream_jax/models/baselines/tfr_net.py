@@ -39,6 +39,7 @@ from dream_jax.models.layers import Dropout, StackDense
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import task_loss
 from dream_jax.models.outputs import Outputs
+from dream_jax.parallel import rows
 
 
 class PairAttention(nn.Module):
@@ -56,7 +57,7 @@ class PairAttention(nn.Module):
   def __call__(self, x: jax.Array, tokens: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
     """`x` [M, K, B, T, D] starts as the tokens of m, for each k; `tokens` [M, B, T, D], `mask` bool [M, B, T]."""
     m, _, b, t, d = x.shape
-    drop = Dropout(self.dropout)
+    drop = Dropout(self.dropout, axis=2)
 
     def dense(features, name):
       return StackDense(features, axes=2, name=name)
@@ -180,7 +181,7 @@ class TfrNet(Model):
     truth = self.encoders(batch['clean'], train=False)
     missing = truth.mask & (batch['kept'] < 1.0)[..., None]
     error = _smooth_l1(rebuilt - stop_gradient(truth.values)).mean(-1)
-    each = jnp.where(missing, error, 0.0).sum((0, 2)) / jnp.maximum(missing.sum((0, 2)), 1).astype(error.dtype)
+    each = jnp.where(missing, error, 0.0).sum((0, 2)) / rows.divisor(missing.sum((0, 2)).astype(error.dtype))
     return {
       'task': task_loss(self.spec, out.prediction, batch['label']),
       'reconstruction': self.reconstruction * each.sum(),

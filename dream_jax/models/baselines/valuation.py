@@ -25,6 +25,7 @@ from dream_jax.models.layers import Dropout
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import label_of_each
 from dream_jax.models.outputs import Outputs
+from dream_jax.parallel import rows
 from dream_jax.spec import DatasetSpec
 
 
@@ -62,12 +63,14 @@ class ValuationResampling(Model):
     """The task loss, and that of the samples that are seen again with one modality."""
     z, label, m = self.encoders(batch['inputs'], train=True), batch['label'], self.spec.num_modalities
     value = self.values(stop_gradient(z), label)
-    again = jax.random.uniform(self.make_rng('draw'), value.shape) < jnp.tanh(jnp.maximum(1.0 - value, 0.0))
+    rng = self.make_rng('draw')
+    luck = rows.draw(lambda shape: jax.random.uniform(rng, shape), value.shape)
+    again = luck < jnp.tanh(jnp.maximum(1.0 - value, 0.0))
     alone = self.head(z[:, None] * jnp.eye(m, dtype=z.dtype)[None, :, :, None], train=True)  # [B, M, C]
     loss = -evidence.score(self.spec, alone, label_of_each(alone, label))
     # The loss of a batch that the samples seen again have joined is a mean over all of them.
     first = -evidence.score(self.spec, self.head(z, train=True), label).sum()
-    count = jnp.asarray(label.shape[0], z.dtype) + again.sum().astype(z.dtype)
+    count = jnp.asarray(label.shape[0], z.dtype) + rows.mean(again.sum().astype(z.dtype))
     return {'task': first / count, 'again': jnp.where(again, loss, 0.0).sum() / count}
 
   def values(self, z: jax.Array, label: jax.Array) -> jax.Array:
