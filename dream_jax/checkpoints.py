@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from dream_jax.errors import UserError
+from dream_jax.parallel import hosts
 from dream_jax.writers import write_json
 
 _STATE, _BEST = 'state', 'best'
@@ -74,6 +75,7 @@ class Checkpoints:
     """
     with _disk_errors(self._directory):
       manager = self._manager(_BEST, write=True)
+      self.wait()
       self._require_space(params)
       for old in manager.all_steps():
         if old >= step:
@@ -136,6 +138,8 @@ class Checkpoints:
         max_to_keep=self._max_to_keep if kind == _STATE else 1,
         create=not self._read_only,
         cleanup_tmp_directories=not self._read_only,
+        # Two managers at work must not meet each other's barriers.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind),
       )
       self._managers[kind] = ocp.CheckpointManager(
         self._directory / kind, options=options, item_handlers=ocp.StandardCheckpointHandler()
@@ -146,7 +150,7 @@ class Checkpoints:
     """Writes the hashes of the saves that are finished; those of a save that was dropped meanwhile are not missed."""
     folders, self._unsealed = self._unsealed, []
     for folder in folders:
-      if folder.is_dir() and jax.process_index() == 0:
+      if hosts.is_main() and folder.is_dir():
         write_json(folder / _SEAL, _hashes(folder))
 
   def _require_space(self, tree: Any) -> None:
@@ -168,7 +172,8 @@ class Checkpoints:
       return None
     folder = self._directory / kind / str(step)
     manager = self._manager(kind, write=False)
-    _check_seal(folder)
+    if hosts.is_main():
+      _check_seal(folder)
     try:
       metadata = manager.item_metadata(step)
       found = getattr(metadata, 'tree', metadata)

@@ -1,6 +1,7 @@
 """What every command owes its user: an exit code that says whose fault it was, and one line instead of a traceback.
 
-0: done. 2: the user's input is wrong, told in one line. 1: a fault of ours, with a traceback. 130: interrupted.
+0: done, or stopped by SIGTERM with everything saved. 2: the user's input is wrong, told in one line. 1: a fault of
+ours, with a traceback. 130: interrupted.
 """
 
 import errno
@@ -8,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from dream_jax.errors import UserError
+from dream_jax.errors import Preempted, UserError
 
 # What the disk answers when it is the user's to mend: full, over quota, read-only, not theirs.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -34,6 +35,8 @@ def exit_code(command: Callable[[], None], *, writes_to: str, after_interrupt: s
     return _refuse(
       f'{error.strerror}: {error.filename or "no file named"}; make room there or choose another {writes_to}'
     )
+  except Preempted as stop:
+    print(f'{stop}{after_interrupt}', flush=True)
   except KeyboardInterrupt:
     print(f'\ninterrupted{after_interrupt}', file=sys.stderr)
     return 130

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from dream_jax.errors import UserError
 from dream_jax.ledger import LEDGER_FILE
+from dream_jax.parallel import hosts
 from dream_jax.writers import plain, write_json
 
 CONFIG_FILE = 'config.json'
@@ -48,6 +51,16 @@ def check_workdir(
     shown = '; '.join(f'config.{name} is {_show(a)} there and {_show(b)} now' for name, a, b in differing[:4])
     more = f'; and {len(differing) - 4} more' if len(differing) > 4 else ''
     raise UserError(f'{folder} was made with another config: {shown}{more}; choose another --workdir or the old values')
+
+
+def check_shared(workdir: str | os.PathLike[str]) -> None:
+  """Raises UserError where another process cannot see the workdir: each writes its part of a checkpoint into it."""
+  hosts.wait('workdir')
+  if not (Path(workdir) / CONFIG_FILE).exists():
+    raise UserError(
+      f'--workdir={workdir} of process 0 is not there for process {jax.process_index()}; choose a folder that all'
+      ' processes share (NFS, a mounted bucket)'
+    )
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,5 +1,9 @@
-"""The one exception that means "your input is wrong": `main` prints it as one line and exits with code 2."""
+"""The exceptions that `main` turns into one line: your input is wrong (exit code 2), or you asked it to stop (0)."""
 
 
 class UserError(Exception):
   """Bad input. The message says what was found, what was expected and what to do, on one line."""
+
+
+class Preempted(Exception):  # noqa: N818  # Nothing went wrong.
+  """SIGTERM was heard and everything done so far is on the disk. The message says where it stopped."""

@@ -13,7 +13,9 @@ from dream_jax import metrics
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.protocols import Condition, conditions
+from dream_jax.errors import Preempted
 from dream_jax.models.registry import Method
+from dream_jax.parallel import hosts
 from dream_jax.predict import EvalInputs, Predictor, Seen
 from dream_jax.spec import DatasetSpec
 from dream_jax.statistics import summarise, two_way_interval
@@ -101,6 +103,8 @@ def evaluate_method(
   informativeness = data.extras.get('informativeness')
   for protocol in dict.fromkeys(('complete', *protocols)):
     for condition in conditions(protocol, spec):
+      if hosts.stopping():
+        raise Preempted(f'SIGTERM: {method.name} is trained, its evaluation will be made again')
       outputs = predictor.split(params, inputs, split, missing=condition.missing, seed=seed, seen=seen)
       for m, builder in enumerate(collected.values()):
         single = method.separate

@@ -16,7 +16,7 @@ from typing import Any
 from dream_jax import workdirs
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.comparisons import compare
-from dream_jax.config_guard import check_workdir
+from dream_jax.config_guard import check_shared, check_workdir
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.missing import describe
 from dream_jax.data.prepare import Prepared, prepare
@@ -26,6 +26,7 @@ from dream_jax.evaluate import ConstantPredictor, Row, evaluate_method
 from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
+from dream_jax.parallel import hosts
 from dream_jax.programs import Programs, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
@@ -48,19 +49,24 @@ def train(config: Any, workdir: str) -> None:
   """
   recipe = recipe_from_config(config)
   prepared = load_prepared(recipe)
-  check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS)
-  workdirs.write_predictor_parts(workdir, prepared)
+  hosts.check_started()
+  check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS, write=hosts.is_main())
+  check_shared(workdir)
+  if hosts.is_main():
+    workdirs.write_predictor_parts(workdir, prepared)
   workbench = Workbench(recipe, prepared)
   print(workbench.feed.describe(), flush=True)
   for name in recipe.methods:
     method = find_method(name)
-    if workdirs.is_finished(workdir, name):
+    if hosts.agree(lambda name=name: workdirs.is_finished(workdir, name)):
       print(f'{name}: finished before', flush=True)
       continue
     facts, rows = train_method(method, workbench, workdir)
-    workdirs.write_method(workdir, name, facts, rows)
+    if hosts.is_main():
+      workdirs.write_method(workdir, name, facts, rows)
     print(_spent(name, facts), flush=True)
-  _finish(recipe, prepared, config, workdir)
+  if hosts.is_main():
+    _finish(recipe, prepared, config, workdir)
 
 
 def evaluate(config: Any, workdir: str) -> None:
@@ -74,6 +80,7 @@ def evaluate(config: Any, workdir: str) -> None:
     raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
   check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
   prepared = load_prepared(recipe)
+  hosts.check_started()
   workdirs.check_data(workdir, prepared)
   workbench = Workbench(recipe, prepared)
   for name in recipe.methods:
@@ -89,9 +96,11 @@ def evaluate(config: Any, workdir: str) -> None:
         raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
       predictor, params = trainer.programs.predictor, found[1]
     rows = evaluate_method(method, predictor, params, workbench.feed.inputs, recipe.protocols, seed=recipe.seed)
-    workdirs.write_method(workdir, name, before.facts, rows)
+    if hosts.is_main():
+      workdirs.write_method(workdir, name, before.facts, rows)
     print(f'{name}: evaluated', flush=True)
-  _finish(recipe, prepared, config, workdir)
+  if hosts.is_main():
+    _finish(recipe, prepared, config, workdir)
 
 
 def load_prepared(recipe: Recipe) -> Prepared:

@@ -14,6 +14,7 @@ from dream_jax.data.device_batches import DeviceBatches
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import device_prefetch, train_batches
 from dream_jax.data.prepare import Prepared
+from dream_jax.parallel import hosts
 from dream_jax.parallel.mesh import own, put_own
 from dream_jax.predict import EvalInputs
 from dream_jax.programs import compiler_options, mesh_of
@@ -47,8 +48,8 @@ class Feed:
     keep = int(_INPUTS_SHARE * left) if left is not None else 0
     self.inputs = EvalInputs(prepared, self.mesh, batch_size=recipe.train.eval_batch_size, keep_bytes=keep)
     self.size = sum(x.nbytes for x in prepared.splits['train'].features.values())
-    fits = left is not None and self.size <= _DATA_SHARE * left
-    self.on_device = recipe.train.data_path == 'device' or (recipe.train.data_path == 'auto' and fits)
+    path, fits = recipe.train.data_path, left is not None and self.size <= _DATA_SHARE * left
+    self.on_device = hosts.agree(lambda: path == 'device' or (path == 'auto' and fits))
     self._makers: dict[Any, DeviceBatches] = {}
 
   def describe(self) -> str:

@@ -19,12 +19,14 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from dream_jax.cluster import Cluster
 from dream_jax.errors import UserError
 from dream_jax.suggest import did_you_mean, near
 
 MODES = ('train', 'evaluate', 'study', 'report', 'list')
 USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [--config.FIELD=VALUE ...]
                                 [--mode=MODE] [--workdir=DIR]
+                                [--distributed | --coordinator=HOST:PORT --num_processes=N --process_id=I]
 
   --config    Python file with get_config(); what follows a colon is its argument
   --workdir   folder of the run (default: runs/NAME[-VARIANT]); the same command again continues where it stopped
@@ -33,7 +35,12 @@ USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [-
               evaluate: the evaluation again from the checkpoints
               report: tables and figures again from what is there
               list: what there is to choose from
-  --config.FIELD=VALUE   overrides one field of the config, for instance --config.train.epochs=5"""
+  --config.FIELD=VALUE   overrides one field of the config, for instance --config.train.epochs=5
+
+several processes, the same command on each:
+  --distributed   on Cloud TPU, GKE and Slurm, which tell the processes of each other
+  --coordinator   elsewhere: address of process 0, with a free port; --num_processes: how many there are;
+                  --process_id: which one this is, from 0"""
 
 _OVERRIDE = re.compile(r'--?(no)?config\.(?P<path>[^=]*)(=(?P<value>.*))?$', re.DOTALL)
 _CONFIG = re.compile(r'--?config(=(?P<value>.*))?$', re.DOTALL)
@@ -47,11 +54,13 @@ class Arguments:
     mode: one of MODES, or 'help'.
     config: the config with its overrides, locked; None where the mode needs none and none was given.
     workdir: folder of the run; '' where neither --workdir nor --config was given.
+    cluster: how to find the other processes; None for a program of one process.
   """
 
   mode: str
   config: ConfigDict | None
   workdir: str
+  cluster: Cluster | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -70,6 +79,10 @@ def parse(argv: Sequence[str]) -> Arguments:
   values = flags.FlagValues()
   flags.DEFINE_enum('mode', 'train', MODES, 'what to do', flag_values=values)
   flags.DEFINE_string('workdir', '', 'folder of the run', flag_values=values)
+  flags.DEFINE_bool('distributed', False, 'several processes that the cluster tells of each other', flag_values=values)
+  flags.DEFINE_string('coordinator', None, 'address of process 0', flag_values=values)
+  flags.DEFINE_integer('num_processes', None, 'how many processes there are', flag_values=values)
+  flags.DEFINE_integer('process_id', None, 'which process this is', flag_values=values)
   _check_overrides(config, rest)
   try:
     if config is not None:
@@ -85,7 +98,26 @@ def parse(argv: Sequence[str]) -> Arguments:
   mode, workdir = str(values['mode'].value), str(values['workdir'].value)
   if config is None and (mode in ('train', 'evaluate', 'study') or (mode == 'report' and not workdir)):
     raise UserError(f'--mode={mode} needs --config=configs/NAME.py{_known_configs()}')
-  return Arguments(mode, config, workdir or (default_workdir(name, mode) if name else ''))
+  return Arguments(mode, config, workdir or (default_workdir(name, mode) if name else ''), _cluster(values))
+
+
+def _cluster(values: flags.FlagValues) -> Cluster | None:
+  """What the flags say of other processes."""
+  names = ('coordinator', 'num_processes', 'process_id')
+  address, count, index = values['coordinator'].value, values['num_processes'].value, values['process_id'].value
+  given = [name for name in names if values[name].value is not None]
+  if not given:
+    return Cluster() if values['distributed'].value else None
+  if address is None or count is None or index is None:
+    lacking = ', '.join(f'--{name}' for name in names if name not in given)
+    raise UserError(f'--{given[0]} is given without {lacking}; expected all of --{", --".join(names)}')
+  if not re.fullmatch(r'\S+:\d+', address):
+    raise UserError(f'--coordinator={address} is no address; expected HOST:PORT of process 0, such as 10.0.0.2:8476')
+  if count < 1:
+    raise UserError(f'--num_processes={count}; expected at least 1')
+  if not 0 <= index < count:
+    raise UserError(f'--process_id={index}; expected 0 to {count - 1}, as --num_processes={count}')
+  return Cluster(address, count, index)
 
 
 def default_workdir(name: str, mode: str = 'train') -> str:
@@ -246,7 +278,7 @@ def _type_name(kind: type) -> str:
 
 
 def _flag_names() -> list[str]:
-  return ['config', 'workdir', 'mode', 'help']
+  return ['config', 'workdir', 'mode', 'help', 'distributed', 'coordinator', 'num_processes', 'process_id']
 
 
 def _no_such_config(text: str) -> str:

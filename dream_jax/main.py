@@ -1,6 +1,7 @@
 """The command line: flags in, library calls out; exit codes are those of `command`."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,6 @@ from absl import logging
 
 from dream_jax import flags
 from dream_jax.command import exit_code
-from dream_jax.parallel import cores
 
 
 def run(arguments: flags.Arguments) -> None:
@@ -23,21 +23,29 @@ def run(arguments: flags.Arguments) -> None:
     from dream_jax.report import text
 
     text.show(arguments.workdir)
-  elif arguments.mode == 'study':
-    _split_cpu(arguments.config)
-    from dream_jax import study
-
-    study.study(arguments.config, arguments.workdir)
   else:
-    _split_cpu(arguments.config)
-    from dream_jax import experiment
+    _start(arguments)
+    from dream_jax import experiment, study
 
-    action = experiment.train if arguments.mode == 'train' else experiment.evaluate
-    action(arguments.config, arguments.workdir)
+    actions = {'train': experiment.train, 'evaluate': experiment.evaluate, 'study': study.study}
+    actions[arguments.mode](arguments.config, arguments.workdir)
+
+
+def _start(arguments: flags.Arguments) -> None:
+  """What has to happen before anything asks JAX for its devices."""
+  if arguments.cluster is None:
+    _split_cpu(arguments.config)
+  from dream_jax import compilation
+  from dream_jax.parallel import hosts
+
+  hosts.start(arguments.cluster)
+  compilation.use_cache(arguments.config, arguments.workdir)
 
 
 def _split_cpu(config: Any) -> None:
-  """Before anything asks JAX for its devices. A config that lacks a field is told so by whoever reads it."""
+  """A config that lacks a field is told so by whoever reads it."""
+  from dream_jax.parallel import cores
+
   try:
     mesh, search = config.mesh, config.study.search
     counts = (config.num_seeds, search.points * search.seeds)
@@ -51,11 +59,18 @@ def _split_cpu(config: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
   """The exit code of one command; `argv` is `sys.argv` unless given."""
   logging.set_verbosity(logging.ERROR)
-  return exit_code(
-    lambda: run(flags.parse(sys.argv if argv is None else argv)),
-    writes_to='--workdir',
-    after_interrupt='; the same command continues where it stopped',
-  )
+  try:
+    code = exit_code(
+      lambda: run(flags.parse(sys.argv if argv is None else argv)),
+      writes_to='--workdir',
+      after_interrupt='; the same command continues where it stopped',
+    )
+  except Exception:
+    traceback.print_exc()
+    code = 1
+  # Whoever did no more than read the command line has no JAX to say goodbye to.
+  hosts = sys.modules.get('dream_jax.parallel.hosts')
+  return code if hosts is None else hosts.leave(code)
 
 
 if __name__ == '__main__':

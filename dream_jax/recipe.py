@@ -18,6 +18,7 @@ EXECUTION_FIELDS = (
   'data.dir',
   'mesh',
   'parallel',
+  'compile_cache',
   'train.checkpoint_seconds',
   'train.eval_batch_size',
   'train.data_path',
@@ -149,6 +150,7 @@ class Recipe:
   optimizer: OptimizerSettings
   train: TrainSettings
   mesh: MeshSettings = MeshSettings()
+  compile_cache: str = ''
   parallel: Literal['jit', 'pmap'] = 'jit'
   study: StudySettings = StudySettings()
 

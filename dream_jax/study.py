@@ -10,6 +10,7 @@ protocols and the sources it is made by. A killed study goes on in the middle of
 method is run again, and the others are not.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from dream_jax import workdirs
-from dream_jax.config_guard import CONFIG_FILE
+from dream_jax.config_guard import CONFIG_FILE, check_shared
 from dream_jax.data.datasets import Dataset, load_dataset
 from dream_jax.data.prepare import prepare
 from dream_jax.data.protocols import conditions
@@ -33,6 +34,7 @@ from dream_jax.experiment import Workbench, training_facts
 from dream_jax.ledger import LEDGER_FILE, Ledger
 from dream_jax.models.dream import Dream
 from dream_jax.models.registry import Method, find_method
+from dream_jax.parallel import hosts
 from dream_jax.programs import Programs
 from dream_jax.provenance import code_digest
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
@@ -77,14 +79,21 @@ def study(config: Any, workdir: str) -> None:
   units = plan(recipe)
   dataset = _load(recipe)
   regimes = {name: regime(name, dataset.spec) for name in recipe.study.regimes}
-  _check_folder(workdir)
-  with Ledger(workdir) as ledger:
+  hosts.check_started()
+  if hosts.is_main():
+    _check_folder(workdir)
+  with Ledger(workdir) if hosts.is_main() else contextlib.nullcontext() as ledger:
     engine = _Engine(recipe, dataset, regimes, workdir, ledger)
-    engine.check_data()
-    write_json(Path(workdir) / CONFIG_FILE, plain(config))
+    if hosts.is_main():
+      engine.check_data()
+      write_json(Path(workdir) / CONFIG_FILE, plain(config))
+    check_shared(workdir)
     done = engine.run(units)
+    if not hosts.is_main():
+      return
+    finished = [(unit, record, workdirs.read_method(folder, unit.method)) for unit, record, folder in done]
     sizes = {name: len(split) for name, split in dataset.splits.items()}
-    results = assemble_study(recipe, config, done, dataset.spec, sizes)
+    results = assemble_study(recipe, config, finished, dataset.spec, sizes)
     write_json(Path(workdir) / 'results.json', results)
   report = write_report(workdir)
   print(as_text(results))
@@ -147,7 +156,8 @@ def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[st
 class _Engine:
   """Does the runs of a plan one after another."""
 
-  def __init__(self, recipe: Recipe, dataset: Dataset, regimes: dict[str, Any], workdir: str, ledger: Ledger):
+  def __init__(self, recipe: Recipe, dataset: Dataset, regimes: dict[str, Any], workdir: str, ledger: Ledger | None):
+    """`ledger` is None in processes that only help."""
     self._recipe, self._dataset, self._regimes = recipe, dataset, regimes
     self._workdir, self._ledger = workdir, ledger
     self._data_key = workdirs.fingerprint(prepare(dataset, train_missing=regime('complete', dataset.spec), seed=0))
@@ -161,18 +171,19 @@ class _Engine:
     Raises:
       UserError: it is so.
     """
+    assert self._ledger is not None
     if any(record.get('data') not in (None, self._data_key) for record in self._ledger.records.values()):
       raise UserError(
         f'{self._workdir} holds a study of other data, or of data that changed since; choose another --workdir'
       )
 
-  def run(self, units: list[Unit]) -> list[tuple[Unit, dict[str, Any], workdirs.Finished]]:
-    """(unit, line of the ledger, results) of every run of the plan; what was finished before is read."""
+  def run(self, units: list[Unit]) -> list[tuple[Unit, dict[str, Any], str]]:
+    """(unit, line of the ledger, folder) of every run of the plan; what was finished before is not made again."""
     progress, done = _StudyProgress(units), []
     for unit in units:
       key = self._key(unit)
-      record = self._ledger.records.get(key)
-      if record is None or not workdirs.is_finished(self._folder(unit, key), unit.method):
+      record = hosts.agree(lambda unit=unit, key=key: self._finished(unit, key))
+      if record is None:
         start = time.perf_counter()
         record = {
           'key': key,
@@ -184,14 +195,21 @@ class _Engine:
           **self._do(unit, key),
         }
         record['wall_seconds'] = time.perf_counter() - start
-        self._ledger.append(record)
+        if self._ledger is not None:
+          self._ledger.append(record)
         progress.done(unit, record['wall_seconds'])
       else:
         progress.skipped(unit)
       if unit.search:
         self._chosen[unit.method] = record['chosen']
-      done.append((unit, record, workdirs.read_method(self._folder(unit, key), unit.method)))
+      done.append((unit, record, self._folder(unit, key)))
     return done
+
+  def _finished(self, unit: Unit, key: str) -> dict[str, Any] | None:
+    """The line of a run whose results are on the disk, or None."""
+    assert self._ledger is not None
+    record = self._ledger.records.get(key)
+    return record if record and workdirs.is_finished(self._folder(unit, key), unit.method) else None
 
   def _key(self, unit: Unit) -> str:
     chosen = {} if unit.search else self._chosen.get(unit.method, {})
@@ -216,13 +234,11 @@ class _Engine:
     method, bench, folder = find_method(unit.method), self._workbench(unit.regime), self._folder(unit, key)
     if unit.search:
       facts = self._search(method, bench, folder)
-      workdirs.write_method(folder, method.name, facts, [])
-      shutil.rmtree(os.path.join(folder, 'checkpoints'), ignore_errors=True)
+      _keep(folder, method.name, facts, [], rest='checkpoints')
       return {'chosen': facts['chosen']}
     facts, rows = self._train(method, bench, folder)
-    workdirs.write_method(folder, method.name, facts, rows)
     # What training resumes from is several times the size of what it selected.
-    shutil.rmtree(os.path.join(folder, 'checkpoints', method.name, 'state'), ignore_errors=True)
+    _keep(folder, method.name, facts, rows, rest=os.path.join('checkpoints', method.name, 'state'))
     return {'train_seconds': facts['train_seconds'], 'compile_seconds': facts['compile_seconds']}
 
   def _search(self, method: Method, bench: Workbench, folder: str) -> dict[str, Any]:
@@ -257,7 +273,7 @@ class _Engine:
     trainer = bench.trainer(method, runs, peek=s.peek)
     trained = trainer.run(folder)
     facts = {**training_facts(trainer, trained), 'settings': chosen}
-    if not method.separate:  # Gradients of separate models compete for nothing.
+    if hosts.is_main() and not method.separate:  # Gradients of separate models compete for nothing.
       facts |= _gradient_facts(folder, trainer)
     start = time.perf_counter()
     rows = self._evaluate(method, trainer, trained, inputs)
@@ -297,6 +313,13 @@ def draw_points(recipe: Recipe) -> list[dict[str, float]]:
       point[field] = float(np.float32(f'{value:.4g}'))
     points.append(point)
   return points
+
+
+def _keep(folder: str, method: str, facts: dict[str, Any], rows: list[Any], *, rest: str) -> None:
+  """Writes the results of a run and drops the rest of it."""
+  if hosts.is_main():
+    workdirs.write_method(folder, method, facts, rows)
+    shutil.rmtree(os.path.join(folder, rest), ignore_errors=True)
 
 
 def _load(recipe: Recipe) -> Dataset:

@@ -18,11 +18,13 @@ import numpy as np
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
+from dream_jax.errors import Preempted
 from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric, sample_scores
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import Method
-from dream_jax.parallel.mesh import put, sharding
+from dream_jax.parallel import hosts
+from dream_jax.parallel.mesh import fetch, put, sharding
 from dream_jax.programs import Programs, compile_programs, put_values
 from dream_jax.recipe import Recipe
 from dream_jax.runs import Runs
@@ -38,7 +40,7 @@ class Trained:
   """What training one method gives.
 
   Attributes:
-    best: what validation selected, on the host, leading axis S.
+    best: what validation selected, leading axis S; parameters are on the devices, the rest is on the host.
     peeked: what the test split would have selected; None unless asked for.
     compile_seconds: time spent compiling.
     train_seconds: time spent training and validating, compilation apart.
@@ -188,7 +190,6 @@ class Trainer:
       max_steps: stop early, after a whole call; tests use it as a planned interruption.
     """
     directory = f'{workdir}/checkpoints/{self.method.name}'
-    main_process = jax.process_index() == 0
     with Checkpoints(directory) as checkpoints:
       abstract = self.programs.abstract_state
       found = checkpoints.restore_latest(dataclasses.replace(abstract, peeked=abstract.best) if self.peek else abstract)
@@ -196,22 +197,21 @@ class Trainer:
       step = 0 if found is None else found[0]
       start = time.perf_counter()
       with (
-        MetricsWriter(workdir, self.method.name, resume_step=step if found else -1, enabled=main_process) as writer,
+        MetricsWriter(workdir, self.method.name, resume_step=step if found else -1, enabled=hosts.is_main()) as writer,
         Progress(
           self.schedule.num_steps,
           label=self.method.name,
           start=step,
           examples_per_step=self.recipe.train.batch_size * len(self.runs),
-          enabled=main_process,
+          enabled=hosts.is_main(),
         ) as progress,
       ):
         state = self._loop(state, step, checkpoints, writer, progress, max_steps)
-      best, peeked = jax.tree.map(np.asarray, (state.best, state.peeked))
       assert state.best is not None
       if int(state.step) == self.schedule.num_steps != checkpoints.best_step():
         checkpoints.save_best(self.schedule.num_steps, state.best.params)
       seconds = time.perf_counter() - start
-    return Trained(best, peeked, self.compile_seconds, seconds)
+    return Trained(_chosen(state.best), _chosen(state.peeked), self.compile_seconds, seconds)
 
   def _loop(self, state, step, checkpoints, writer, progress, max_steps) -> TrainState:
     """Calls, readings of the validation set and checkpoints until the schedule ends."""
@@ -219,6 +219,7 @@ class Trainer:
     end = s.num_steps if max_steps is None else min(max_steps, s.num_steps)
     saved = time.monotonic()
     pending: list[tuple[int, dict[str, jax.Array]]] = []
+    stopping = False
     for batch in self.batches(step) if step < end else ():
       state, terms = self.advance(state, batch)
       step += s.per_call
@@ -235,16 +236,21 @@ class Trainer:
           peeked = self._select(state.peeked, state, self.score(state.average, 'test'))
           state = dataclasses.replace(state, peeked=peeked)
         progress.update(step, f'validation {score.mean():.4f}')
-        if step < end and time.monotonic() - saved >= self.recipe.train.checkpoint_seconds:
+        if step < end and hosts.agree(lambda: time.monotonic() - saved >= self.recipe.train.checkpoint_seconds):  # noqa: B023  # Called here and now.
           writer.flush()
           checkpoints.save(step, state)
           saved = time.monotonic()
-      if step >= end:
+      # After the reading: a run that continues from this step does not make it again.
+      stopping = hosts.stopping()
+      if stopping or step >= end:
         break
     self._write(writer, pending)
     writer.flush()
     if step > (checkpoints.latest_step() or 0):
       checkpoints.save(step, state)
+    if stopping:
+      checkpoints.wait()
+      raise Preempted(f'SIGTERM: {self.method.name} saved at step {step} of {s.num_steps}')
     return state
 
   def _select(self, selection: Selection | None, state: TrainState, score: np.ndarray) -> Selection:
@@ -254,8 +260,13 @@ class Trainer:
   def _write(self, writer: MetricsWriter, pending: list[tuple[int, dict[str, jax.Array]]]) -> str:
     note = ''
     for step, terms in pending:
-      values = {name: np.asarray(value) for name, value in terms.items()}
+      values = fetch(terms)
       writer.write(step, values)
       note = f'loss {values["loss"].mean():.4f}'
     pending.clear()
     return note
+
+
+def _chosen(selection: Selection | None) -> Any:
+  """A selection whose scores and steps are on the host."""
+  return selection and dataclasses.replace(selection, score=fetch(selection.score), step=fetch(selection.step))

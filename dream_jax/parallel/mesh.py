@@ -4,6 +4,7 @@ Programs are written for what one device holds and mapped over the mesh by `jax.
 what the program says and nothing else: parameters of different seeds never meet, gradients are averaged over `data`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -99,11 +100,19 @@ def put_own(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
 
 def fetch(tree: Any) -> Any:
   """The whole arrays as NumPy, on every process; all processes have to ask."""
+  leaves, structure = jax.tree.flatten(tree)
+  far = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array) and not _is_here(x)]
+  if far:
+    gathered = _gather(leaves[far[0]].sharding.mesh)([leaves[i] for i in far])
+    leaves = [gathered[far.index(i)] if i in far else x for i, x in enumerate(leaves)]
+  return jax.tree.unflatten(structure, [np.asarray(x) for x in leaves])
 
-  def whole(x):
-    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
-      return np.asarray(x)
-    mesh = x.sharding.mesh  # pyright: ignore[reportAttributeAccessIssue]
-    return np.asarray(jax.jit(lambda y: y, out_shardings=NamedSharding(mesh, P()))(x))
 
-  return jax.tree.map(whole, tree)
+def _is_here(x: jax.Array) -> bool:
+  return x.is_fully_addressable or x.is_fully_replicated
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Any:
+  """Compiled once for every shape: a function of its own for each call would be compiled each time."""
+  return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))

@@ -1,0 +1,124 @@
+"""Several processes that act as one program: they start together, agree, and stop together.
+
+JAX's own runtime connects them. Process 0 speaks for all: it alone writes logs and results. What depends on a clock, on
+the disk or on free memory is decided by it and told to the others, since processes that decide differently wait for
+each other forever. In a program of one process everything here does nothing, but for `stopping`.
+"""
+
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dream_jax.cluster import Cluster
+from dream_jax.errors import UserError
+
+# Seconds without a sign of life after which a process counts as dead and ends all; and to wait for all to start.
+_HEARTBEAT, _START = 30, 300
+
+
+_asked_to_stop = False
+_points = itertools.count()
+
+
+def start(cluster: Cluster | None) -> None:
+  """Joins the other processes, if there are any, and turns SIGTERM into `stopping`; before JAX is used.
+
+  Raises:
+    UserError: the processes do not find each other, or this is one of several and was not told so.
+  """
+  if cluster is None:
+    signal.signal(signal.SIGTERM, _ask_to_stop)
+    return
+  try:
+    # It listens to SIGTERM itself.
+    jax.distributed.initialize(
+      cluster.coordinator,
+      cluster.num_processes,
+      cluster.process_id,
+      heartbeat_timeout_seconds=_HEARTBEAT,
+      initialization_timeout=_START,
+    )
+  except (RuntimeError, ValueError) as error:
+    reason = (str(error).splitlines() or [''])[0][:200]
+    if cluster.coordinator is None:
+      hint = 'expected Cloud TPU, GKE or Slurm; elsewhere give --coordinator=HOST:PORT --num_processes=N --process_id=I'
+    else:
+      hint = f'expected process 0 to listen at {cluster.coordinator} and all {cluster.num_processes} processes to start'
+    raise UserError(f'the processes did not find each other ({reason}); {hint}') from error
+  if jax.process_index():
+    sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115  # Until the process ends.
+  if jax.default_backend() == 'cpu' and jax.local_device_count() > 1 and several():
+    raise UserError(
+      f'{jax.local_device_count()} CPU devices in each of {jax.process_count()} processes; JAX hangs there: set'
+      ' XLA_FLAGS=--xla_force_host_platform_device_count=1'
+    )
+
+
+def check_started() -> None:
+  """Raises UserError in one of several processes that never met: each would think it were alone with the disk."""
+  if several() and not jax.distributed.is_initialized():
+    raise UserError(f'this is one of {jax.process_count()} processes; add --distributed to the command on each of them')
+
+
+def several() -> bool:
+  """Whether there are other processes."""
+  return jax.process_count() > 1
+
+
+def is_main() -> bool:
+  """Whether this process writes and prints."""
+  return jax.process_index() == 0
+
+
+def agree(decide: Callable[[], Any]) -> Any:
+  """What `decide` gives in process 0, which alone calls it; JSON's types. All processes have to ask."""
+  if not several():
+    return decide()
+  data = json.dumps(decide()).encode() if is_main() else b''
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  padded = np.frombuffer(data.ljust(size, b' '), np.uint8)[:size]
+  return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+
+
+def wait(name: str) -> None:
+  """Until every process is here."""
+  if several():
+    multihost_utils.sync_global_devices(name)
+
+
+def stopping() -> bool:
+  """Whether to save and leave now: SIGTERM reached one of the processes, and all of them are told at the same place.
+
+  Every process has to ask at the same places.
+  """
+  if not several():
+    return _asked_to_stop
+  # The runtime picks a place that nobody has reached yet; it wants them numbered one by one.
+  return multihost_utils.reached_preemption_sync_point(next(_points))
+
+
+def leave(code: int) -> int:
+  """The exit code, when everybody may go. After a failure this process goes at once, and takes the others with it."""
+  if not jax.distributed.is_initialized():
+    return code
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if code:
+    # A proper farewell would wait for the others, who wait for us in some collective.
+    os._exit(code)
+  wait('done')
+  jax.distributed.shutdown()
+  return code
+
+
+def _ask_to_stop(*_: Any) -> None:
+  global _asked_to_stop
+  _asked_to_stop = True
