@@ -98,6 +98,10 @@ def parse(argv: Sequence[str]) -> Arguments:
   mode, workdir = str(values['mode'].value), str(values['workdir'].value)
   if config is None and (mode in ('train', 'evaluate', 'study') or (mode == 'report' and not workdir)):
     raise UserError(f'--mode={mode} needs --config=configs/NAME.py{_known_configs()}')
+  if '://' in workdir:
+    raise UserError(
+      f'--workdir={workdir} is no folder; mount the bucket, with gcsfuse for instance, and give its folder'
+    )
   return Arguments(mode, config, workdir or (default_workdir(name, mode) if name else ''), _cluster(values))
 
 

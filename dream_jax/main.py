@@ -66,11 +66,21 @@ def main(argv: Sequence[str] | None = None) -> int:
       after_interrupt='; the same command continues where it stopped',
     )
   except Exception:
+    if not _with_others():
+      raise
     traceback.print_exc()
     code = 1
-  # Whoever did no more than read the command line has no JAX to say goodbye to.
-  hosts = sys.modules.get('dream_jax.parallel.hosts')
-  return code if hosts is None else hosts.leave(code)
+  if not _with_others():
+    return code
+  from dream_jax.parallel import hosts
+
+  return hosts.leave(code)
+
+
+def _with_others() -> bool:
+  """Whether other processes wait for this one; whoever only read the command line has not even loaded JAX."""
+  jax = sys.modules.get('jax')
+  return jax is not None and jax.distributed.is_initialized()
 
 
 if __name__ == '__main__':

@@ -8,7 +8,8 @@ import types
 import pytest
 
 from dream_jax import flags, main
-from dream_jax.errors import UserError
+from dream_jax.cluster import Cluster
+from dream_jax.errors import Preempted, UserError
 
 _CONFIG = """
 from ml_collections import ConfigDict, config_dict
@@ -68,6 +69,14 @@ def test_workdir_and_mode():
   assert _parse('--config=configs/digits.py', '--help').mode == 'help'
 
 
+def test_other_processes_are_named_by_flags():
+  config = '--config=configs/digits.py'
+  assert _parse(config).cluster is None
+  assert _parse(config, '--distributed').cluster == Cluster()
+  explicit = ('--coordinator=10.0.0.2:8476', '--num_processes=4', '--process_id=3')
+  assert _parse(config, *explicit).cluster == Cluster('10.0.0.2:8476', 4, 3)
+
+
 @pytest.mark.parametrize(
   ('override', 'words'),
   [
@@ -92,6 +101,9 @@ def test_workdir_and_mode():
     ('--config.seed', ['missing value', 'config.seed']),
     ('--mod=train', ['unknown flag --mod; did you mean mode?']),
     ('--mode=trian', ['--mode=trian', 'train|evaluate']),
+    ('--coordinator=a:1', ['--coordinator is given without --num_processes, --process_id']),
+    ('--process_id=0', ['--process_id is given without --coordinator, --num_processes']),
+    ('--workdir=gs://bucket/run', ['--workdir=gs://bucket/run is no folder', 'gcsfuse']),
     ('train', ['write --mode=train']),
     ('extra', ["unexpected argument 'extra'"]),
   ],
@@ -165,6 +177,8 @@ def library(monkeypatch):
     ('dream_jax.listing', 'print_all'),
   ):
     stand_in(module, name)
+  # It would change the signals and the JAX of this very process.
+  monkeypatch.setattr(main, '_start', lambda arguments: record.calls.append(('start', arguments.mode)))
   return record
 
 
@@ -172,11 +186,14 @@ def test_every_mode_calls_its_part_of_the_library(library):
   config = _parse('--config=configs/digits.py').config
   for mode in flags.MODES:
     assert main.main(['main', '--config=configs/digits.py', '--workdir=w', f'--mode={mode}']) == 0
-  assert [c[0] for c in library.calls] == ['train', 'evaluate', 'study', 'show', 'print_all']
-  for call in library.calls[:3]:
+  started = [c[1] for c in library.calls if c[0] == 'start']
+  assert started == ['train', 'evaluate', 'study']
+  calls = [c for c in library.calls if c[0] != 'start']
+  assert [c[0] for c in calls] == ['train', 'evaluate', 'study', 'show', 'print_all']
+  for call in calls[:3]:
     assert call[1].to_dict() == config.to_dict()
     assert call[2] == 'w'
-  assert library.calls[3][1:] == ('w',)
+  assert calls[3][1:] == ('w',)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +219,31 @@ def test_fault_of_ours_keeps_its_traceback(library, fault):
   library.fault = fault
   with pytest.raises(type(fault)):
     main.main(['main', '--config=configs/digits.py'])
+
+
+@pytest.mark.parametrize(
+  ('given', 'words'),
+  [
+    (('here', 2, 0), ['--coordinator=here is no address; expected HOST:PORT']),
+    (('here:1', 0, 0), ['--num_processes=0; expected at least 1']),
+    (('here:1', 2, 2), ['--process_id=2; expected 0 to 1']),
+    (('here:1', 2, -1), ['--process_id=-1; expected 0 to 1']),
+  ],
+)
+def test_processes_that_cannot_be_are_refused(given, words, capsys):
+  names = ('coordinator', 'num_processes', 'process_id')
+  assert (
+    main.main(['main', '--config=configs/digits.py', *(f'--{n}={v}' for n, v in zip(names, given, strict=True))]) == 2
+  )
+  err = capsys.readouterr().err
+  for word in words:
+    assert word in err
+
+
+def test_stop_that_was_asked_for_is_no_failure(library, capsys):
+  library.fault = Preempted('SIGTERM: dream saved at step 3 of 9')
+  assert main.main(['main', '--config=configs/digits.py']) == 0
+  assert capsys.readouterr().out == 'SIGTERM: dream saved at step 3 of 9; the same command continues where it stopped\n'
 
 
 def test_interrupt_says_how_to_continue(library, capsys):

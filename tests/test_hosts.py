@@ -38,7 +38,6 @@ def test_alone_everything_is_decided_here():
   assert hosts.agree(lambda: {'a': [1, None]}) == {'a': [1, None]}
   hosts.wait('anything')
   hosts.check_started()
-  assert hosts.leave(3) == 3
   assert not hosts.stopping()
 
 

@@ -106,9 +106,10 @@ def stopping() -> bool:
 
 
 def leave(code: int) -> int:
-  """The exit code, when everybody may go. After a failure this process goes at once, and takes the others with it."""
-  if not jax.distributed.is_initialized():
-    return code
+  """The exit code, when everybody may go. After a failure this process goes at once, and takes the others with it.
+
+  For a program that was started with others.
+  """
   sys.stdout.flush()
   sys.stderr.flush()
   if code:
