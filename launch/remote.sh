@@ -199,8 +199,8 @@ case $word in
   idle) if running >/dev/null; then refuse 'a run goes on here; stop it first'; fi ;;
   pack)
     [ -d "$base/runs/${1:-.}" ] || refuse "there is no runs/${1:-}; there is: $(cd "$base/runs" && echo *)"
-    # Compiled programs are of no use elsewhere.
-    tar -C "$base/runs" --exclude=xla_cache -czf "$base/results.tgz" -- "${1:-.}"
+    # Compiled programs are of no use elsewhere. 1: a file changed meanwhile, as files of a run that goes on do.
+    tar -C "$base/runs" --exclude=xla_cache -czf "$base/results.tgz" -- "${1:-.}" || [ $? -eq 1 ]
     ;;
   *) refuse "unknown word $word; expected setup, mount, start, state, follow, stop, idle or pack" ;;
 esac
