@@ -284,7 +284,7 @@ run_until_done() {
         return 0
         ;;
       asked)
-        say "stopped as asked, everything saved; the same command continues"
+        say "stopped as asked; the same command continues from what was saved"
         return 75
         ;;
       unreachable)

@@ -192,6 +192,8 @@ create_machine() {
         else
           create_now || return
         fi
+        # What was just made may not be listed yet, and what just went may still be.
+        sleep "$poll"
         ;;
       PREEMPTED | TERMINATED)
         say "TPU $name was taken away; deleting what is left of it"

@@ -213,7 +213,7 @@ def test_run_again_watches_the_run_that_goes_on_and_refuses_another(world):
 
 def test_queued_tpu_is_waited_for_and_requested_again_after_preemption(world):
   world.behave(LONG_ONCE)
-  world.faults({'words': ['remote.sh follow'], 'code': 255, 'vm': 'PREEMPTED', 'queue': 'SUSPENDED', 'wipe': True})
+  world.faults({'words': ['remote.sh follow'], 'code': 255, 'vm': 'GONE', 'queue': 'SUSPENDED', 'wipe': True})
   process = world.launch('tpu_vm.sh', 'run', *TPU, '--queued', '--spot', '--bucket=gs://b', '--', *ARGUMENTS)
   assert process.returncode == 0, process.stderr
   assert 'request dream: WAITING_FOR_RESOURCES' in process.stderr
