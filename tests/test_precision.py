@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import json
 import math
 
 import jax
@@ -154,7 +155,7 @@ def test_dropout_keeps_the_share_it_is_told():
 
 
 def _vector(tree):
-  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+  return np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(tree)])
 
 
 def _cosine(a, b):
@@ -181,16 +182,19 @@ _TWO = ('audio', 'pose')
 def test_loss_and_gradient_are_close_to_those_of_float32(name, encoder, names):
   """A number of bfloat16 is off by at most 2^-9 = 0.002 of its size, and errors of many add up like random steps.
 
-  Measured: losses within 0.0042 of their size, cosines of gradients at least 0.999, of single encoders 0.994. Draws of
-  dropout and of losses are the same in both.
+  A cosine falls short of 1 by half the square of the relative error. Measured, at most: losses off by 0.0015 of their
+  size, cosines 0.00005 short of 1, those of single encoders 0.0003; with attention over tokens, four transformers deep,
+  0.0042, 0.0008 and 0.006. What is allowed is about three times as much. Draws of dropout and of losses are the same.
   """
+  deep = name in ('mult+dropout', 'tfr-net')
+  loss_error, short, encoder_short = (0.0125, 0.0025, 0.018) if deep else (0.0045, 0.00015, 0.0009)
   exact, rounded = (_Case(name, encoder, dtype, names=names) for dtype in ('float32', 'bfloat16'))
   ((wanted, _), g), ((got, _), h) = (jit(c.gradient)(exact.params, exact.batch) for c in (exact, rounded))
   assert np.isfinite(_vector(h)).all()
   assert wanted != got  # It did round.
-  np.testing.assert_allclose(got, wanted, rtol=0.015)
-  assert _cosine(g, h) > 0.995
-  assert min(_cosine(g['encoders'][m], h['encoders'][m]) for m in names) > 0.98
+  np.testing.assert_allclose(got, wanted, rtol=loss_error)
+  assert 1 - _cosine(g, h) < short
+  assert max(1 - _cosine(g['encoders'][m], h['encoders'][m]) for m in names) < encoder_short
   np.testing.assert_allclose(np.linalg.norm(_vector(h)), np.linalg.norm(_vector(g)), rtol=0.03)
 
 
@@ -199,3 +203,27 @@ def test_config_chooses_the_dtype():
   assert small_recipe(model__dtype='bfloat16').model.sizes().dtype == 'bfloat16'
   with pytest.raises(UserError, match=r"^config\.model\.dtype is 'float16' \(str\); expected one of float32, bfloat16"):
     small_recipe(model__dtype='float16')
+
+
+@pytest.mark.slow
+def test_digits_are_learnt_as_well(command, tmp_path):
+  """Measured with two seeds: accuracies of both methods under every protocol within 0.005 of each other."""
+  arguments = (
+    '--config=configs/digits.py:quick',
+    '--config.train.epochs=15',
+    '--config.train.num_evals=3',
+    "--config.controls=('concat+dropout',)",
+  )
+  accuracy = {}
+  for dtype in ('float32', 'bfloat16'):
+    process = command(*arguments, f'--config.model.dtype={dtype}', f'--workdir={tmp_path / dtype}')
+    assert process.returncode == 0, process.stderr[-2000:]
+    methods = json.loads((tmp_path / dtype / 'results.json').read_text())['methods']
+    accuracy[dtype] = {
+      (name, protocol): result['summary']['accuracy']['mean']
+      for name in ('dream', 'concat+dropout')
+      for protocol, result in methods[name]['protocols'].items()
+    }
+  assert accuracy['float32'] != accuracy['bfloat16']
+  for case, wanted in accuracy['float32'].items():
+    np.testing.assert_allclose(accuracy['bfloat16'][case], wanted, atol=0.02, err_msg=str(case))
