@@ -28,6 +28,7 @@ def get_default() -> Any:
   config.model.max_tokens = 0  # most tokens a modality in methods that attend to tokens; 0: what encoders leave
   config.model.dropout = 0.2  # on latents
   config.model.head_dropout = 0.3  # inside prediction heads
+  config.model.dtype = 'float32'  # of encoders and attention over tokens: 'float32' or 'bfloat16'; all else is float32
   config.model.recognise = True  # estimate which slots hold real content
   config.model.agreement = True  # let modalities testify about each other
   config.model.doubt = 0.6  # dropout, in training, on what they testify with

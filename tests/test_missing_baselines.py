@@ -230,7 +230,7 @@ def _extract(p, values, mask):
 
 def test_tfr_net_attends_within_and_between_modalities():
   values, mask = _tokens()
-  module = Extractor(2, 4, 0.0)
+  module = Extractor(2, 4, 0.0, 'float32')
   params = drawn(module.init, Tokens(values, mask), train=False)
   run = jit(lambda values: module.apply({'params': params}, Tokens(values, jnp.asarray(mask)), train=False))
   h = run(values)
@@ -292,7 +292,7 @@ def test_tfr_net_predicts_without_what_it_rebuilds():
 
 def test_tfr_net_takes_a_width_that_its_heads_do_not_divide():
   tokens = Tokens(np.ones((2, 2, 3, 10), np.float32), np.ones((2, 2, 3), bool))
-  module = Extractor(1, 4, 0.0)
+  module = Extractor(1, 4, 0.0, 'float32')
   h = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), tokens, train=False)[0])
   assert h.shape == (2, 2, 3, 20)
 

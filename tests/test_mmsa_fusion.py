@@ -113,7 +113,7 @@ def test_mult(golden, length):
     'middle': _dense(weights, 'proj2'),
     'out': _dense(weights, 'out_layer'),
   }
-  module = CrossmodalFusion(2, layers=2, memory_layers=3, heads=2, dropout=0.5, head_dropout=0.5)
+  module = CrossmodalFusion(2, layers=2, memory_layers=3, heads=2, dropout=0.5, head_dropout=0.5, dtype='float32')
   run = jit(lambda tokens: module.apply({'params': params}, tokens, train=False))
   tokens = _tokens(inputs, length)
   _close(np.asarray(run(tokens)), output)
@@ -129,7 +129,7 @@ def test_without_any_token_of_a_modality_nothing_is_undefined(golden):
   inputs, _, _ = golden['mult']
   tokens = _tokens(inputs, 7)
   tokens = tokens.replace(mask=tokens.mask.at[:, 1].set(False))
-  module = CrossmodalFusion(2, layers=1, memory_layers=1, heads=2, dropout=0.1, head_dropout=0.1)
+  module = CrossmodalFusion(2, layers=1, memory_layers=1, heads=2, dropout=0.1, head_dropout=0.1, dtype='float32')
 
   def loss(params, tokens):
     return jnp.square(module.apply({'params': params}, tokens, train=False)).sum()

@@ -8,6 +8,7 @@ from small_runs import jit, small_spec
 
 from dream_jax.models.encoders import TokenEncoders, averaged, shifted
 from dream_jax.models.layers import SlotDense, StackDense
+from dream_jax.models.sizes import Sizes
 
 
 @pytest.mark.parametrize('axes', [1, 2])
@@ -65,7 +66,7 @@ def test_the_limit_reaches_the_encoders():
   inputs |= {m.length_name: np.full(2, m.shape[0], np.int32) for m in spec.modalities if m.has_length}
 
   def tokens(most):
-    module = TokenEncoders(spec, 8, max_tokens=most)
+    module = TokenEncoders(spec, Sizes(width=8, max_tokens=most))
     return jit(lambda: module.init_with_output(jax.random.key(0), inputs, train=False)[0])()
 
   free, one = tokens(0), tokens(1)

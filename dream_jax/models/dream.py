@@ -100,11 +100,11 @@ class Dream(Model):
   def setup(self):
     s = self.sizes
     k = evidence.num_natural(self.spec)
-    self.encoders = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.encoders = Encoders(self.spec, s)
     self.heads = SlotDense(k)
     self.prior = self.param('prior', nn.initializers.zeros, (k,))
     if s.recognise:
-      self.recogniser = Recogniser(self.spec, s.agreement)
+      self.recogniser = Recogniser(self.spec, s.dtype, s.agreement)
       self.doubt = Dropout(s.doubt)
     if s.assess:
       self.estimator = ContributionEstimator()

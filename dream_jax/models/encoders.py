@@ -2,6 +2,8 @@
 
 Convolutions are written as a dense layer over shifted copies: when seeds are vectorised, every seed has its own kernel,
 and XLA turns a convolution with batched kernels into a grouped one, which is slow; a batched matrix product is fast.
+
+Encoders compute in the dtype of their input, which `ModalityEncoder` casts; latents and tokens are float32.
 """
 
 from collections.abc import Mapping
@@ -12,7 +14,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dream_jax.models.layers import Dropout
+from dream_jax.models.layers import Dense, Dropout, SelfAttention, add
+from dream_jax.models.sizes import Sizes
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 Inputs = Mapping[str, jax.Array]
@@ -24,9 +27,9 @@ def time_mask(length: jax.Array, num_frames: int) -> jax.Array:
 
 
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-  """Mean of [..., T, D] over the frames of `mask` [..., T]; zero where no frame is valid."""
-  weight = mask[..., None].astype(x.dtype)
-  return (x * weight).sum(-2) / jnp.maximum(weight.sum(-2), 1.0)
+  """Mean of [..., T, D] over the frames of `mask` [..., T], float32; zero where no frame is valid."""
+  weight = mask[..., None].astype(jnp.float32)
+  return (x.astype(jnp.float32) * weight).sum(-2) / jnp.maximum(weight.sum(-2), 1.0)
 
 
 def shifted(x: jax.Array, axis: int, stride: int = 1) -> jax.Array:
@@ -61,16 +64,17 @@ class SequenceEncoder(nn.Module):
   def __call__(self, x: jax.Array, length: jax.Array):
     mask = time_mask(length, x.shape[1])
     if x.shape[-1] > self.width:  # wide features are projected first: the three-frame kernel would triple their cost
-      x = nn.Dense(self.width, name='project')(x)
+      x = Dense(self.width, name='project')(x)
     for i in range(self.num_layers):
       x = shifted(x * mask[..., None].astype(x.dtype), axis=1, stride=2)
       mask = mask[:, ::2]
-      x = nn.gelu(nn.Dense(self.width, name=f'conv{i}')(x))
+      x = nn.gelu(Dense(self.width, name=f'conv{i}')(x))
     if not self.pool:
       return x, mask
+    x = x.astype(jnp.float32)
     highest = jnp.max(jnp.where(mask[..., None], x, -1e9), axis=1)
     highest = jnp.where(mask.any(-1)[:, None], highest, 0.0)
-    return nn.Dense(self.width, name='out')(jnp.concatenate([masked_mean(x, mask), highest], axis=-1))
+    return Dense(self.width, name='out')(jnp.concatenate([masked_mean(x, mask), highest], axis=-1))
 
 
 class TransformerEncoder(nn.Module):
@@ -89,20 +93,20 @@ class TransformerEncoder(nn.Module):
   def __call__(self, x: jax.Array, length: jax.Array, *, train: bool):
     mask = time_mask(length, x.shape[1])
     position = self.param('position', nn.initializers.normal(0.02), (x.shape[1], self.width))
-    x = nn.Dense(self.width, name='project')(x) + position[None]
+    x = add(Dense(self.width, name='project')(x), position)
     attend = (mask[:, None, None, :]) | jnp.eye(x.shape[1], dtype=bool)[None, None]  # a row never attends to nothing
+
+    def norm(x, name):
+      return nn.LayerNorm(name=name)(x.astype(jnp.float32))
+
     for i in range(self.num_layers):
-      y = nn.LayerNorm(name=f'norm_attention{i}')(x)
-      y = nn.MultiHeadDotProductAttention(
-        self.num_heads,
-        deterministic=True,  # Dropout is on the result, below.
-        name=f'attention{i}',
-      )(y, y, mask=attend)
+      y = norm(x, f'norm_attention{i}').astype(x.dtype)
+      y = SelfAttention(self.num_heads, name=f'attention{i}')(y, attend)
       x = x + Dropout(self.dropout)(y, deterministic=not train)
-      y = nn.LayerNorm(name=f'norm_mlp{i}')(x)
-      y = nn.Dense(self.width, name=f'mlp_out{i}')(nn.gelu(nn.Dense(2 * self.width, name=f'mlp_in{i}')(y)))
+      y = norm(x, f'norm_mlp{i}').astype(x.dtype)
+      y = Dense(self.width, name=f'mlp_out{i}')(nn.gelu(Dense(2 * self.width, name=f'mlp_in{i}')(y)))
       x = x + Dropout(self.dropout)(y, deterministic=not train)
-    x = nn.LayerNorm(name='norm')(x)
+    x = norm(x, 'norm')
     return masked_mean(x, mask) if self.pool else (x, mask)
 
 
@@ -121,11 +125,11 @@ class ImageEncoder(nn.Module):
     while i == 0 or max(x.shape[1], x.shape[2]) > 4:
       for axis in (1, 2):
         x = shifted(x, axis, stride=2 if x.shape[axis] > 4 else 1)
-      x = nn.gelu(nn.Dense(features, name=f'conv{i}')(x))
+      x = nn.gelu(Dense(features, name=f'conv{i}')(x))
       features, i = self.width, i + 1
-    return (
-      nn.Dense(self.width, name='out')(x.reshape(x.shape[0], -1)) if self.pool else x.reshape(x.shape[0], -1, features)
-    )
+    if not self.pool:
+      return x.reshape(x.shape[0], -1, features)
+    return Dense(self.width, name='out')(x.reshape(x.shape[0], -1))
 
 
 class VectorEncoder(nn.Module):
@@ -135,8 +139,8 @@ class VectorEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    x = nn.gelu(nn.Dense(2 * self.width, name='in')(x))
-    return nn.Dense(self.width, name='out')(x)
+    x = nn.gelu(Dense(2 * self.width, name='in')(x))
+    return Dense(self.width, name='out')(x)
 
 
 class ModalityEncoder(nn.Module):
@@ -146,38 +150,35 @@ class ModalityEncoder(nn.Module):
 
   Attributes:
     modality: what it encodes.
-    width: D.
-    sequence_encoder: 'tcn' or 'transformer', for sequences and tokens.
-    dropout: rate on the latent, and inside the transformer.
+    sizes: the width D, the kind of encoder, its dropout, and the dtype it computes in.
     pool: one latent, or tokens.
   """
 
   modality: ModalitySpec
-  width: int
-  sequence_encoder: str = 'tcn'
-  dropout: float | jax.Array = 0.1
+  sizes: Sizes
   pool: bool = True
 
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool) -> Any:
-    m = self.modality
+    m, s = self.modality, self.sizes
     x = inputs[m.name]
+    if m.kind == 'tokens':
+      x = nn.Embed(m.vocab_size, s.width, name='table')(x)
+    x = x.astype(s.dtype)  # Not inside the table: the gradient of a row is a sum over all places of its token.
     if m.has_length:
-      if m.kind == 'tokens':
-        x = nn.Embed(m.vocab_size, self.width, name='table')(x)
-      if self.sequence_encoder == 'transformer':
-        encoder = TransformerEncoder(self.width, dropout=self.dropout, pool=self.pool, name='sequence')
+      if s.sequence_encoder == 'transformer':
+        encoder = TransformerEncoder(s.width, dropout=s.dropout, pool=self.pool, name='sequence')
         z = encoder(x, inputs[m.length_name], train=train)
       else:
-        z = SequenceEncoder(self.width, pool=self.pool, name='sequence')(x, inputs[m.length_name])
+        z = SequenceEncoder(s.width, pool=self.pool, name='sequence')(x, inputs[m.length_name])
     elif m.kind == 'image':
-      z = ImageEncoder(self.width, self.pool, name='image')(x)
+      z = ImageEncoder(s.width, self.pool, name='image')(x)
     else:
-      z = VectorEncoder(self.width, name='vector')(x)
+      z = VectorEncoder(s.width, name='vector')(x)
       z = z if self.pool else z[:, None]
     z, mask = z if isinstance(z, tuple) else (z, jnp.ones(z.shape[:2], bool))
-    z = nn.LayerNorm(name='norm')(z)
-    z = Dropout(self.dropout)(z, deterministic=not train)
+    z = nn.LayerNorm(name='norm')(z.astype(jnp.float32))
+    z = Dropout(s.dropout)(z, deterministic=not train)
     return z if self.pool else (z, mask)
 
 
@@ -185,18 +186,12 @@ class Encoders(nn.Module):
   """All modalities of a data set, encoded side by side: inputs -> latents [B, M, D]."""
 
   spec: DatasetSpec
-  width: int
-  sequence_encoder: str = 'tcn'
-  dropout: float | jax.Array = 0.1
+  sizes: Sizes
 
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool) -> jax.Array:
     return jnp.stack(
-      [
-        ModalityEncoder(m, self.width, self.sequence_encoder, self.dropout, name=m.name)(inputs, train=train)
-        for m in self.spec.modalities
-      ],
-      axis=1,
+      [ModalityEncoder(m, self.sizes, name=m.name)(inputs, train=train) for m in self.spec.modalities], axis=1
     )
 
 
@@ -222,18 +217,14 @@ class TokenEncoders(nn.Module):
   """As `Encoders`, without pooling: inputs -> `Tokens`. Of T frames of a sequence the default encoder leaves T / 4."""
 
   spec: DatasetSpec
-  width: int
-  sequence_encoder: str = 'tcn'
-  dropout: float | jax.Array = 0.1
-  max_tokens: int = 0
+  sizes: Sizes
 
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool) -> Tokens:
-    parts = []
+    parts, most = [], self.sizes.max_tokens
     for m in self.spec.modalities:
-      encoder = ModalityEncoder(m, self.width, self.sequence_encoder, self.dropout, pool=False, name=m.name)
-      z, mask = encoder(inputs, train=train)
-      parts.append(averaged(z, mask, self.max_tokens) if self.max_tokens else (z, mask))
+      z, mask = ModalityEncoder(m, self.sizes, pool=False, name=m.name)(inputs, train=train)
+      parts.append(averaged(z, mask, most) if most else (z, mask))
     longest = max(z.shape[1] for z, _ in parts)
     values, masks = [], []
     for z, mask in parts:

@@ -1,4 +1,8 @@
-"""Layers: modality slots with weights of their own, computed in one batched product, and dropout at a traced rate."""
+"""Layers: modality slots with weights of their own, computed in one batched product, and dropout at a traced rate.
+
+A layer computes in the dtype of its input; parameters are float32, and so is every sum over rows or tokens, of
+gradients too.
+"""
 
 import math
 
@@ -26,10 +30,63 @@ class Dropout(nn.Module):
   def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
     if deterministic or (isinstance(self.rate, float) and self.rate == 0.0):
       return x
-    keep = jnp.asarray(1.0 - self.rate, x.dtype)
+    keep = jnp.asarray(1.0 - self.rate, jnp.float32)  # Drawn in bfloat16 it would be one of 128 rates.
     rng = self.make_rng('dropout')
     kept = rows.draw(lambda shape: jax.random.bernoulli(rng, keep, shape), x.shape, self.axis)
-    return jnp.where(kept, x / keep, jnp.zeros((), x.dtype))
+    return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+def add(x: jax.Array, shared: jax.Array) -> jax.Array:
+  """x plus a parameter that its rows share, in the dtype of x.
+
+  In float32 and rounded once, since the gradient of what is shared is a sum over all rows.
+  """
+  return (x.astype(jnp.float32) + jnp.broadcast_to(shared, x.shape)).astype(x.dtype)
+
+
+def masked_softmax(score: jax.Array, mask: jax.Array) -> jax.Array:
+  """Softmax over the last axis of what `mask` allows, in float32 inside; zeros where it allows nothing."""
+  weight = jax.nn.softmax(jnp.where(mask, score.astype(jnp.float32), -1e9), axis=-1)
+  return jnp.where(mask, weight, 0.0).astype(score.dtype)
+
+
+class Dense(nn.Module):
+  """A dense layer: the last `axes` axes become `features`.
+
+  Flax's own adds its bias, and sums the bias's gradient, in the dtype of the product.
+  """
+
+  features: int | tuple[int, ...]
+  axes: int = 1
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    outer = self.features if isinstance(self.features, tuple) else (self.features,)
+    inner = x.shape[-self.axes :]
+
+    def init(key, shape):
+      return nn.initializers.lecun_normal()(key, (math.prod(inner), math.prod(outer))).reshape(shape)
+
+    kernel = self.param('kernel', init, (*inner, *outer))
+    bias = self.param('bias', nn.initializers.zeros, outer)
+    return add(jnp.tensordot(x, kernel.astype(x.dtype), self.axes), bias)
+
+
+class SelfAttention(nn.Module):
+  """Attention of [B, T, D] to itself where `mask`, bool [B, 1, T, T], allows it: [B, T, D]."""
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    d = x.shape[-1]
+    if d % self.heads:
+      raise ValueError(f'the width of attention, {d}, is no multiple of its {self.heads} heads')
+    split = (self.heads, d // self.heads)
+    query, key, value = (Dense(split, name=name)(x) for name in ('query', 'key', 'value'))
+    score = jnp.einsum('bthd,bshd->bhts', query / math.sqrt(split[1]), key)
+    y = jnp.einsum('bhts,bshd->bthd', masked_softmax(score, mask), value)
+    return Dense(d, axes=2, name='out')(y)
 
 
 class SlotDense(nn.Module):
@@ -42,7 +99,7 @@ class SlotDense(nn.Module):
     slots, width = x.shape[-2:]
     kernel = self.param('kernel', nn.initializers.lecun_normal(batch_axis=(0,)), (slots, width, self.features))
     bias = self.param('bias', nn.initializers.zeros, (slots, self.features))
-    return jnp.einsum('...md,mdf->...mf', x, kernel) + jnp.broadcast_to(bias, (*x.shape[:-1], self.features))
+    return add(jnp.einsum('...md,mdf->...mf', x, kernel.astype(x.dtype)), bias)
 
 
 class StackDense(nn.Module):
@@ -66,8 +123,8 @@ class StackDense(nn.Module):
     kernel = self.param('kernel', init, (*lead, d, self.features))
     bias = self.param('bias', nn.initializers.zeros, (*lead, self.features))
     rows = x.reshape(math.prod(lead), -1, d)
-    y = jnp.einsum('pnd,pdf->pnf', rows, kernel.reshape(-1, d, self.features))
-    return (y + bias.reshape(-1, 1, self.features)).reshape(*x.shape[:-1], self.features)
+    y = jnp.einsum('pnd,pdf->pnf', rows, kernel.reshape(-1, d, self.features).astype(x.dtype))
+    return add(y, bias.reshape(-1, 1, self.features)).reshape(*x.shape[:-1], self.features)
 
 
 class SlotHeads(nn.Module):

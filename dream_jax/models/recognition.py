@@ -23,6 +23,8 @@ from jax.lax import stop_gradient
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask
+from dream_jax.models.layers import Dense
+from dream_jax.models.sizes import Dtype
 from dream_jax.spec import DatasetSpec
 
 
@@ -31,9 +33,15 @@ class RawDetector(nn.Module):
 
   A random projection of features that co-vary has directions of tiny variance, so both a linear readout (zeros, means)
   and a squared one (noise) are offered; sequences show three neighbouring frames, since noise has no memory.
+
+  Attributes:
+    spec: modalities.
+    dtype: of the projections.
+    width: of the projections.
   """
 
   spec: DatasetSpec
+  dtype: Dtype
   width: int = 32
 
   @nn.compact
@@ -43,14 +51,16 @@ class RawDetector(nn.Module):
       x = inputs[m.name]
       if m.kind == 'tokens':
         x = nn.Embed(m.vocab_size, self.width, name=f'{m.name}_table')(x)
+      x = x.astype(self.dtype)
       if m.has_length:
         inside = time_mask(inputs[m.length_name], x.shape[1])
         # Frames beyond the length must not reach the last one through its neighbours. Windows of three frames, three
         # apart, see every frame once.
         windows = shifted(x * inside[..., None].astype(x.dtype), axis=1)[:, ::3]
-        q = nn.Dense(self.width, name=m.name)(windows)
+        q = Dense(self.width, name=m.name)(windows)
       else:
-        q = nn.Dense(self.width, name=m.name)(x.reshape(x.shape[0], -1))
+        q = Dense(self.width, name=m.name)(x.reshape(x.shape[0], -1))
+      q = q.astype(jnp.float32)
       q = jnp.concatenate([nn.gelu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
       if m.has_length:
         q = masked_mean(q, inside[:, ::3])
@@ -68,17 +78,19 @@ class Recogniser(nn.Module):
 
   Attributes:
     spec: modalities and task.
+    dtype: of the detector's projections.
     agreement: whether slots may testify about each other; without it the posterior factorises over slots.
   """
 
   spec: DatasetSpec
+  dtype: Dtype
   agreement: bool = True
 
   @nn.compact
   def __call__(self, inputs: Inputs, eta: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`eta` [B, M, K] is the unimodal evidence, `prior` [K] the natural parameters of p(y); both are read only."""
     coalitions = jnp.asarray(coalition_matrix(self.spec.num_modalities), eta.dtype)
-    log_posterior = RawDetector(self.spec, name='detector')(inputs) @ coalitions.T
+    log_posterior = RawDetector(self.spec, self.dtype, name='detector')(inputs) @ coalitions.T
     bias = self.param('coalition_prior', nn.initializers.zeros, (coalitions.shape[0],))
     log_posterior = log_posterior + bias[None, :]
     if self.agreement:

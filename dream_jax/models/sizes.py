@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+Dtype = Literal['float32', 'bfloat16']
+
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
@@ -16,6 +18,8 @@ class Sizes:
       for as many as encoders leave.
     dropout: rate on latents, and inside the transformer.
     head_dropout: rate inside prediction heads and the estimator.
+    dtype: what encoders, and attention over tokens, compute in. Parameters, sums, softmax and all that follows the
+      latents are float32.
   """
 
   width: int = 32
@@ -24,3 +28,4 @@ class Sizes:
   max_tokens: int = 0
   dropout: float = 0.2
   head_dropout: float = 0.3
+  dtype: Dtype = 'float32'

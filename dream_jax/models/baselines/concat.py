@@ -26,7 +26,7 @@ class Concat(Model):
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     s = self.sizes
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     if self.oracle:
       z = z * inputs[ORACLE_MASK][..., None]
     h = nn.gelu(nn.Dense(s.hidden, name='in')(z.reshape(z.shape[0], -1)))

@@ -45,7 +45,7 @@ class Hme(Model):
   def trace(self, inputs: Inputs, *, train: bool) -> tuple[Outputs, jax.Array, jax.Array]:
     """Outputs, and mean and log variance of the latents, [B, M, D] each."""
     s, c = self.sizes, self.spec.num_outputs
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     mu, log_variance = variational(SlotDense(2 * s.width, name='posterior')(z))
     sigma = jnp.exp(0.5 * log_variance)
     h = sampled(self.make_rng('draw'), mu, sigma) if train else mu

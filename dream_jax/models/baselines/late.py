@@ -28,7 +28,7 @@ class SeparateHeads(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch."""
     s, c = self.sizes, self.spec.num_outputs
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     if self.hidden_layer:
       each = SlotHeads(c, s.hidden, s.head_dropout, name='heads')(z, train=train)
     else:

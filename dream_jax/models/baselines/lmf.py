@@ -51,6 +51,6 @@ class Lmf(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch."""
     s = self.sizes
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     h = Dropout(s.head_dropout)(z, deterministic=not train)
     return Outputs(prediction=LowRankFusion(self.spec.num_outputs, self.rank, name='fusion')(h), latents=z)

@@ -82,7 +82,7 @@ class Lnln(Model):
 
   def setup(self):
     s = self.sizes
-    self.encoders = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.encoders = Encoders(self.spec, s)
     self.complete = Perceptron(1, s.hidden)
     self.proxy = Perceptron(s.width, s.hidden)
     self.critic = Perceptron(1, s.hidden)

@@ -71,7 +71,7 @@ class Mmin(Model):
 
   def setup(self):
     s = self.sizes
-    self.encoders = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.encoders = Encoders(self.spec, s)
     self.forth = CascadeResidualAutoencoder(s.hidden, s.width, self.blocks)
     self.back = CascadeResidualAutoencoder(s.hidden, s.width, self.blocks)
     self.head_in = nn.Dense(s.hidden)

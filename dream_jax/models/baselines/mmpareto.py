@@ -39,7 +39,7 @@ class MmPareto(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch."""
     s, c = self.sizes, self.spec.num_outputs
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     h = nn.gelu(nn.Dense(s.hidden, name='in')(z.reshape(z.shape[0], -1)))
     h = Dropout(s.head_dropout)(h, deterministic=not train)
     prediction = nn.Dense(c, name='out')(h)

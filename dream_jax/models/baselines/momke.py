@@ -71,7 +71,7 @@ class Momke(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch."""
     s, (m, c) = self.sizes, (self.spec.num_modalities, self.spec.num_outputs)
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     each = Experts(self.depth, name='experts')(z)
     unimodal = SlotDense(c, name='heads')(jnp.einsum('bmmd->bmd', each))
     trust = jax.nn.softmax(SlotHeads(m, s.hidden, 0.0, name='router')(z, train=train), axis=-1)

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dream_jax.models.encoders import Inputs, TokenEncoders, Tokens
-from dream_jax.models.layers import Dropout, StackDense
+from dream_jax.models.layers import Dropout, StackDense, masked_softmax
 from dream_jax.models.model import Model
 from dream_jax.models.outputs import Outputs
+from dream_jax.models.sizes import Dtype
 
 
 class StackNorm(nn.Module):
@@ -38,8 +39,8 @@ class StackNorm(nn.Module):
     p, _, _, d = x.shape
     scale = self.param('scale', nn.initializers.ones, (p, d))
     bias = self.param('bias', nn.initializers.zeros, (p, d))
-    x = nn.LayerNorm(use_scale=False, use_bias=False, epsilon=1e-5)(x)
-    return x * scale[:, None, None] + bias[:, None, None]
+    y = nn.LayerNorm(use_scale=False, use_bias=False, epsilon=1e-5)(x.astype(jnp.float32))
+    return (y * scale[:, None, None] + bias[:, None, None]).astype(x.dtype)
 
 
 class Transformers(nn.Module):
@@ -82,8 +83,7 @@ class Transformers(nn.Module):
       kv = y if source is None else norm(source)
       query, key, value = (StackDense(d, name=f'{n}{i}')(v) for n, v in (('query', y), ('key', kv), ('value', kv)))
       score = jnp.einsum('pbhtd,pbhsd->pbhts', split(query), split(key)) / math.sqrt(d // self.heads)
-      # A token that may attend to nothing hears nothing.
-      weight = jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, score, -1e9), axis=-1), 0.0)
+      weight = masked_softmax(score, allowed)  # A token that may attend to nothing hears nothing.
       y = jnp.einsum('pbhts,pbhsd->pbhtd', weight, split(value)).swapaxes(2, 3).reshape(p, b, t, d)
       x = x + drop(StackDense(d, name=f'out{i}')(y), deterministic=not train)
       y = StackDense(4 * d, name=f'mlp_in{i}')(StackNorm(name=f'norm_mlp{i}')(x))
@@ -110,6 +110,7 @@ class CrossmodalFusion(nn.Module):
     heads: most heads of attention; as many of them as divide the width.
     dropout: rate inside the transformers.
     head_dropout: rate inside the residual block at the end.
+    dtype: of the transformers.
   """
 
   features: int
@@ -118,6 +119,7 @@ class CrossmodalFusion(nn.Module):
   heads: int
   dropout: float | jax.Array
   head_dropout: float | jax.Array
+  dtype: Dtype
 
   @nn.compact
   def __call__(self, tokens: Tokens, *, train: bool) -> jax.Array:
@@ -127,11 +129,12 @@ class CrossmodalFusion(nn.Module):
     settings = (math.gcd(self.heads, d), self.dropout)
     own, other = pairs[:, 0], pairs[:, 1]
     cross = Transformers(self.layers, *settings, name='cross')
-    x = cross(values[own], mask[own], values[other], mask[other], train=train)
+    x, source = values[own].astype(self.dtype), values[other].astype(self.dtype)
+    x = cross(x, mask[own], source, mask[other], train=train)
     x = x.reshape(m, m - 1, b, t, d).transpose(0, 2, 3, 1, 4).reshape(m, b, t, (m - 1) * d)
     x = Transformers(self.memory_layers, *settings, name='memory')(x, mask, None, mask, train=train)
     last = jnp.maximum(mask.sum(-1) - 1, 0)  # [M, B]
-    x = jnp.take_along_axis(x, last[:, :, None, None], axis=2)[:, :, 0]
+    x = jnp.take_along_axis(x.astype(jnp.float32), last[:, :, None, None], axis=2)[:, :, 0]
     x = jnp.where(mask.any(-1)[..., None], x, 0.0).swapaxes(0, 1).reshape(b, -1)
     h = nn.relu(nn.Dense(x.shape[-1], name='in')(x))
     h = x + nn.Dense(x.shape[-1], name='middle')(Dropout(self.head_dropout)(h, deterministic=not train))
@@ -153,8 +156,7 @@ class Mult(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch."""
     s = self.sizes
-    encoders = TokenEncoders(self.spec, s.width, s.sequence_encoder, s.dropout, s.max_tokens, name='encoders')
-    tokens = encoders(inputs, train=train)
-    settings = (self.layers, self.layers, self.heads, s.dropout, s.head_dropout)
+    tokens = TokenEncoders(self.spec, s, name='encoders')(inputs, train=train)
+    settings = (self.layers, self.layers, self.heads, s.dropout, s.head_dropout, s.dtype)
     fusion = CrossmodalFusion(self.spec.num_outputs, *settings, name='fusion')
     return Outputs(prediction=fusion(tokens, train=train), latents=tokens.mean())

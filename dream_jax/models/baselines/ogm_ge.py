@@ -45,7 +45,7 @@ class OgmGe(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch; `unimodal_predictions` are the modalities' parts of the logits."""
     s, c = self.sizes, self.spec.num_outputs
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     parts = SlotDense(c, name='parts')(z)
     return Outputs(prediction=parts.sum(1), unimodal_predictions=parts, latents=z)
 

@@ -62,7 +62,7 @@ class Prmf(Model):
 
   def setup(self):
     s = self.sizes
-    self.encoders = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.encoders = Encoders(self.spec, s)
     self.posterior = SlotDense(2 * s.width)
     self.injections = [GuidedAttention() for _ in range(self.layers)]
     self.decoder = SlotHeads(s.width, s.hidden, 0.0)

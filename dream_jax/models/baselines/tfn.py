@@ -61,7 +61,7 @@ class Tfn(Model):
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch."""
     s, m = self.sizes, self.spec.num_modalities
-    z = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout, name='encoders')(inputs, train=train)
+    z = Encoders(self.spec, s, name='encoders')(inputs, train=train)
     width = max(1, min(self.fusion_width, int(_MOST_ENTRIES ** (1 / m) + 1e-9) - 1))
     h = SlotDense(width, name='project')(z)
     fusion = TensorFusion(self.spec.num_outputs, s.hidden, s.head_dropout, name='fusion')

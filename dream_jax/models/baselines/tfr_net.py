@@ -35,10 +35,11 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from dream_jax.models.encoders import Inputs, TokenEncoders, Tokens, shifted
-from dream_jax.models.layers import Dropout, StackDense
+from dream_jax.models.layers import Dropout, StackDense, masked_softmax
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.objective import task_loss
 from dream_jax.models.outputs import Outputs
+from dream_jax.models.sizes import Dtype
 from dream_jax.parallel import rows
 
 
@@ -63,19 +64,19 @@ class PairAttention(nn.Module):
       return StackDense(features, axes=2, name=name)
 
     def norm(x):  # The layers that follow scale and shift.
-      return nn.LayerNorm(use_scale=False, use_bias=False)(x)
+      return nn.LayerNorm(use_scale=False, use_bias=False)(x.astype(jnp.float32)).astype(x.dtype)
 
     def split(x):
       return x.reshape(m, m, b, t, self.heads, d // self.heads).swapaxes(3, 4)
 
     own = jnp.eye(m, dtype=bool)[:, :, None, None, None]
-    source = norm(jnp.where(own, x, tokens[None]))
+    others = jnp.broadcast_to(tokens[None], x.shape).astype(x.dtype)
+    source = norm(jnp.where(own, x, others))
     there = mask[None, :, :, None, None, :]
     query = dense(d, 'query')(norm(x))
     key, value = jnp.split(dense(2 * d, 'key_value')(source), 2, axis=-1)
     score = jnp.einsum('mkbhtd,mkbhsd->mkbhts', split(query), split(key)) / math.sqrt(d // self.heads)
-    # A source without any token says nothing.
-    weight = jnp.where(there, jax.nn.softmax(jnp.where(there, score, -1e9), axis=-1), 0.0)
+    weight = masked_softmax(score, there)  # A source without any token says nothing.
     heard = jnp.einsum('mkbhts,mkbhsd->mkbhtd', weight, split(value)).swapaxes(3, 4).reshape(x.shape)
     x = x + drop(dense(d, 'out')(heard), deterministic=not train)
     y = dense(d, 'mlp_out')(nn.gelu(dense(2 * d, 'mlp_in')(norm(x))))
@@ -89,18 +90,20 @@ class Extractor(nn.Module):
     layers: of each transformer.
     heads: most heads of attention; as many of them as divide D.
     dropout: rate inside the transformers.
+    dtype: of the transformers, and of what they return.
   """
 
   layers: int
   heads: int
   dropout: float | jax.Array
+  dtype: Dtype
 
   @nn.compact
   def __call__(self, tokens: Tokens, *, train: bool) -> jax.Array:
     b, m, t, d = tokens.values.shape
     position = self.param('position', nn.initializers.normal(0.02), (m, t, d))
     values, mask = tokens.values.swapaxes(0, 1) + position[:, None], tokens.mask.swapaxes(0, 1)
-    x = jnp.repeat(values[:, None], m, axis=1)
+    x = jnp.repeat(values[:, None], m, axis=1).astype(self.dtype)
     for i in range(self.layers):
       layer = PairAttention(math.gcd(self.heads, d), self.dropout, name=f'attention{i}')
       x = layer(x, values, mask, train=train)
@@ -119,7 +122,7 @@ class StackHeads(nn.Module):
 
 
 class GateEncoder(nn.Module):
-  """One vector a modality from gated tokens: [M, B, T, F] and their mask [M, B, T] -> [M, B, D]."""
+  """One vector a modality from gated tokens: [M, B, T, F] and their mask [M, B, T] -> [M, B, D] in float32."""
 
   width: int
 
@@ -127,8 +130,10 @@ class GateEncoder(nn.Module):
   def __call__(self, h: jax.Array, mask: jax.Array) -> jax.Array:
     there = mask[..., None]
     u = StackDense(self.width, name='context')(h)
-    gate = jax.nn.sigmoid(StackDense(1, name='gate')(shifted(jnp.where(there, u, 0.0), axis=2)))
-    r = jnp.tanh(StackDense(self.width, name='out')(jnp.concatenate([h, gate * jnp.tanh(u)], axis=-1)))
+    gate = StackDense(1, name='gate')(shifted(jnp.where(there, u, 0.0), axis=2))
+    gated = jax.nn.sigmoid(gate.astype(jnp.float32)) * jnp.tanh(u.astype(jnp.float32))
+    r = StackDense(self.width, name='out')(jnp.concatenate([h, gated.astype(h.dtype)], axis=-1))
+    r = jnp.tanh(r.astype(jnp.float32))
     return jnp.where(there.any(2), jnp.max(jnp.where(there, r, -1.0), axis=2), 0.0)  # tanh is nowhere below -1
 
 
@@ -149,8 +154,8 @@ class TfrNet(Model):
 
   def setup(self):
     s = self.sizes
-    self.encoders = TokenEncoders(self.spec, s.width, s.sequence_encoder, s.dropout, s.max_tokens)
-    self.extractor = Extractor(self.layers, self.heads, s.dropout)
+    self.encoders = TokenEncoders(self.spec, s)
+    self.extractor = Extractor(self.layers, self.heads, s.dropout, s.dtype)
     self.generators = StackHeads(s.width, s.hidden)
     self.gate_encoder = GateEncoder(s.width)
     self.head_in = nn.Dense(s.hidden)
@@ -165,7 +170,7 @@ class TfrNet(Model):
     """The outputs, and the rebuilt tokens [B, M, T, D]."""
     tokens = self.encoders(inputs, train=train)
     h = self.extractor(tokens, train=train)
-    rebuilt = self.generators(h).swapaxes(0, 1)
+    rebuilt = self.generators(h).swapaxes(0, 1).astype(jnp.float32)
     r = self.gate_encoder(h, tokens.mask.swapaxes(0, 1)).swapaxes(0, 1)
     r = nn.gelu(self.head_in(r.reshape(r.shape[0], -1)))
     outputs = Outputs(

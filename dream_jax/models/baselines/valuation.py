@@ -44,7 +44,7 @@ class ValuationResampling(Model):
 
   def setup(self):
     s = self.sizes
-    self.encoders = Encoders(self.spec, s.width, s.sequence_encoder, s.dropout)
+    self.encoders = Encoders(self.spec, s)
     self.head_in = nn.Dense(s.hidden)
     self.head_out = nn.Dense(self.spec.num_outputs)
     self.head_dropout = Dropout(s.head_dropout)
