@@ -16,7 +16,7 @@ from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import UserError
 from dream_jax.parallel import hosts
 
-_KILLS = int(os.environ.get('DREAM_TEST_KILLS', '6'))
+_KILLS = int(os.environ.get('DREAM_TEST_KILLS', '4'))
 _FLAGS = (
   '--config=configs/digits.py:quick',
   '--config.num_seeds=2',
