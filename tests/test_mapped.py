@@ -88,7 +88,7 @@ def _cases():
       yield pytest.param(name, layout, id=f'{name}-{layout[0]}x{layout[1]}-{layout[2]}', marks=marks)
 
 
-@pytest.mark.parametrize(('name', 'layout'), _cases())
+@pytest.mark.parametrize(('name', 'layout'), list(_cases()))
 def test_losses_and_collectives_are_those_of_the_layout(prepared, one, name, layout):
   alone, run = one(name), _Run(name, prepared, layout)
   np.testing.assert_allclose(run.losses, alone.losses, rtol=_RTOL)
