@@ -1,5 +1,6 @@
 """The command line: flags in, library calls out; exit codes are those of `command`."""
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   except Exception:
     if not _with_others():
       raise
-    traceback.print_exc()
+    with contextlib.suppress(OSError):  # Nobody may be listening any more, and the others wait.
+      traceback.print_exc()
     code = 1
   if not _with_others():
     return code

@@ -5,6 +5,7 @@ the disk or on free memory is decided by it and told to the others, since proces
 each other forever. In a program of one process everything here does nothing, but for `stopping`.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -110,8 +111,9 @@ def leave(code: int) -> int:
 
   For a program that was started with others.
   """
-  sys.stdout.flush()
-  sys.stderr.flush()
+  with contextlib.suppress(OSError):
+    sys.stdout.flush()
+    sys.stderr.flush()
   if code:
     # A proper farewell would wait for the others, who wait for us in some collective.
     os._exit(code)
