@@ -126,7 +126,7 @@ def test_float32_is_float32_throughout(name, encoder):
 
 
 # Sums, and what softmax, norms and likelihoods are made of. A maximum is exact, but its gradient counts those who share
-# it. Products accumulate in float32 on every device.
+# it. Products are no part of this: XLA accumulates them in float32 (seen on CPU: 8192 ones by 8192 ones make 8192).
 _DELICATE = ('reduce_', 'cum', 'scatter', 'exp', 'log', 'rsqrt', 'sqrt', 'erf', 'random', 'lt')
 
 

@@ -73,7 +73,10 @@ class Dense(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """Attention of [B, T, D] to itself where `mask`, bool [B, 1, T, T], allows it: [B, T, D]."""
+  """Attention of [B, T, D] to itself where `mask`, bool [B, 1, T, T], allows it: [B, T, D].
+
+  Parameters are those of Flax's `MultiHeadDotProductAttention`.
+  """
 
   heads: int
 
