@@ -107,6 +107,9 @@ def get_default() -> Any:
   config.study.search.seeds = 1  # runs a point
   config.study.search.fields = ()  # (field, 'log' or 'linear', lowest, highest)
 
+  config.plan = ConfigDict()  # what --mode=plan predicts
+  config.plan.devices = (1, 8, 64, 256)  # for how many devices
+
   config.compile_cache = ''  # folder of compiled programs: '' for WORKDIR/xla_cache, 'off' for none
   config.mesh = ConfigDict()  # devices along the axes of the mesh, -1 for what is left
   config.mesh.seed = 0  # as many as divide the seeds

@@ -23,7 +23,7 @@ from dream_jax.cluster import Cluster
 from dream_jax.errors import UserError
 from dream_jax.suggest import did_you_mean, near
 
-MODES = ('train', 'evaluate', 'study', 'report', 'list')
+MODES = ('train', 'evaluate', 'study', 'plan', 'report', 'list')
 USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [--config.FIELD=VALUE ...]
                                 [--mode=MODE] [--workdir=DIR]
                                 [--distributed | --coordinator=HOST:PORT --num_processes=N --process_id=I]
@@ -33,6 +33,7 @@ USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [-
   --mode      train (default): train, select on validation, evaluate, report
               study: many methods and training regimes (config.study), compared; goes on where it stopped
               evaluate: the evaluation again from the checkpoints
+              plan: cost, memory and predicted scaling of a training step, compiled and not run; no data are needed
               report: tables and figures again from what is there
               list: what there is to choose from
   --config.FIELD=VALUE   overrides one field of the config, for instance --config.train.epochs=5
@@ -96,7 +97,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     hint = f'write --mode={extra[0]}' if extra[0] in MODES else 'every argument is a --flag=value'
     raise UserError(f'unexpected argument {extra[0]!r}; {hint}')
   mode, workdir = str(values['mode'].value), str(values['workdir'].value)
-  if config is None and (mode in ('train', 'evaluate', 'study') or (mode == 'report' and not workdir)):
+  if config is None and (mode in ('train', 'evaluate', 'study', 'plan') or (mode == 'report' and not workdir)):
     raise UserError(f'--mode={mode} needs --config=configs/NAME.py{_known_configs()}')
   if '://' in workdir:
     raise UserError(

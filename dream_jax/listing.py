@@ -1,4 +1,4 @@
-"""What there is to choose from: configs, data sets, methods, training regimes and protocols."""
+"""What there is to choose from: configs, data sets, methods, training regimes, protocols and chips."""
 
 import ast
 from pathlib import Path
@@ -7,6 +7,7 @@ from dream_jax.data.catalogue import dataset_names
 from dream_jax.data.protocols import protocol_names
 from dream_jax.data.regimes import FORMS
 from dream_jax.models.registry import METHODS
+from dream_jax.parallel.chips import CHIPS
 
 
 def print_all() -> None:
@@ -31,3 +32,4 @@ def print_all() -> None:
   names = protocol_names()
   for kind in dict.fromkeys(name.partition('/')[0] for name in names):
     print('  ' + '  '.join(name for name in names if name.partition('/')[0] == kind))
+  print(f'\nchips that --mode=plan predicts for:\n  {", ".join(chip.name for chip in CHIPS)}')

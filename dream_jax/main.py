@@ -25,10 +25,11 @@ def run(arguments: flags.Arguments) -> None:
 
     text.show(arguments.workdir)
   else:
-    _start(arguments)
-    from dream_jax import experiment, study
+    if arguments.mode != 'plan':  # Which runs nothing.
+      _start(arguments)
+    from dream_jax import experiment, plan, study
 
-    actions = {'train': experiment.train, 'evaluate': experiment.evaluate, 'study': study.study}
+    actions = {'train': experiment.train, 'evaluate': experiment.evaluate, 'study': study.study, 'plan': plan.plan}
     actions[arguments.mode](arguments.config, arguments.workdir)
 
 

@@ -32,7 +32,16 @@ class MappedSteps:
   """
 
   def __init__(
-    self, steps: Callable[..., Any], mesh: Mesh, state: Any, batch: Any, seeds: Any, values: Any, *, how: str
+    self,
+    steps: Callable[..., Any],
+    mesh: Mesh,
+    state: Any,
+    batch: Any,
+    seeds: Any,
+    values: Any,
+    *,
+    how: str,
+    platform: str | None = None,
   ):
     """Traces.
 
@@ -44,6 +53,7 @@ class MappedSteps:
       seeds: of the seeds.
       values: of the settings.
       how: 'jit' or 'pmap'.
+      platform: whose implementations of operations to use; that of the mesh's devices if None, and with `pmap` always.
 
     Raises:
       UserError: the mesh is not one that `pmap` maps.
@@ -74,7 +84,10 @@ class MappedSteps:
         donate_argnums=0,
         out_shardings=(self._shardings, sharding(mesh, 'seed')),
       )
-    self.lowered = step.lower(state, batch, seeds, values)
+    if platform is None or self._pmap:
+      self.lowered = step.lower(state, batch, seeds, values)
+    else:
+      self.lowered = step.trace(state, batch, seeds, values).lower(lowering_platforms=(platform,))
 
   def compile(self, options: dict[str, Any]) -> Callable[..., Any]:
     """(state, batch, seeds, values) -> (state, terms), compiled with these options of XLA; the state is consumed."""

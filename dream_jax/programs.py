@@ -6,7 +6,7 @@ Methods that differ only in what is removed from their training data share one s
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -137,9 +137,20 @@ class Lowered:
 
 
 def lower(
-  method: Method, recipe: Recipe, spec: DatasetSpec, mesh: Mesh, *, num_steps: int, per_call: int, runs: Runs
+  method: Method,
+  recipe: Recipe,
+  spec: DatasetSpec,
+  mesh: Mesh,
+  *,
+  num_steps: int,
+  per_call: int,
+  runs: Runs,
+  platform: str | None = None,
 ) -> Lowered:
-  """Traces the training programs for a mesh, whose devices need not be there to run them; see `compile_programs`."""
+  """Traces the training programs for a mesh, whose devices need not be there to run them; see `compile_programs`.
+
+  Operations that platforms implement differently are those of `platform`, of the mesh's devices if None.
+  """
   check_divides(mesh, num_seeds=len(runs), batch_size=recipe.train.batch_size)
   model, oracle = build(method, spec, recipe.model, recipe.losses), 'mask' in method.uses_oracle
 
@@ -165,16 +176,21 @@ def lower(
   moving = dataclasses.replace(state, best=None)
   batch = _abstract_batch(spec, recipe, mesh, per_call, len(runs), with_clean=model.reads_clean, oracle=oracle)
   values = {field: jax.ShapeDtypeStruct(seeds.shape, jnp.float32, sharding=by_seed) for field in _traced(runs)}
-  return Lowered(create, MappedSteps(steps, mesh, moving, batch, seeds, values, how=recipe.parallel), state, batch)
+  call = MappedSteps(steps, mesh, moving, batch, seeds, values, how=recipe.parallel, platform=platform)
+  return Lowered(create, call, state, batch)
 
 
-def mesh_of(recipe: Recipe) -> Mesh:
-  """The mesh of a recipe. Seeds need nothing from each other: 'mesh.seed' 0 gives them all devices they divide."""
+def mesh_of(recipe: Recipe, devices: Sequence[Any] | None = None) -> Mesh:
+  """The mesh of a recipe over these devices, all if None.
+
+  Seeds need nothing from each other: 'mesh.seed' 0 gives them all devices they divide.
+  """
+  devices = jax.devices() if devices is None else devices
   m, search = recipe.mesh, recipe.study.search
-  seed = math.gcd(jax.device_count(), recipe.num_seeds, search.points * search.seeds) if m.seed == 0 else m.seed
+  seed = math.gcd(len(devices), recipe.num_seeds, search.points * search.seeds) if m.seed == 0 else m.seed
   if recipe.parallel == 'pmap':
     seed = 1 if m.seed == 0 else seed
-  return make_mesh(seed, m.data)
+  return make_mesh(seed, m.data, devices)
 
 
 def put_values(runs: Runs, mesh: Mesh) -> dict[str, jax.Array]:

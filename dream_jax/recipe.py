@@ -23,7 +23,12 @@ EXECUTION_FIELDS = (
   'train.eval_batch_size',
   'train.data_path',
   'study',
+  'plan',
 )
+
+
+# A plan pretends that there are so many; JAX needs seconds to make more.
+MOST_DEVICES = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +139,13 @@ class StudySettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanSettings:
+  """What is planned for: numbers of devices."""
+
+  devices: tuple[int, ...] = (1, 8, 64, 256)
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
   """One run: data, methods, training and evaluation."""
 
@@ -153,6 +165,7 @@ class Recipe:
   compile_cache: str = ''
   parallel: Literal['jit', 'pmap'] = 'jit'
   study: StudySettings = StudySettings()
+  plan: PlanSettings = PlanSettings()
 
   @property
   def seeds(self) -> tuple[int, ...]:
@@ -216,6 +229,9 @@ def recipe_from_config(config: Any) -> Recipe:
   for field, value in (('mesh.seed', p.seed), ('mesh.data', p.data)):
     right = value >= 1 or value == -1 or (value == 0 and field == 'mesh.seed')
     _require(right, field, value, 'at least 1, or -1 for what is left')
+  counts = r.plan.devices
+  right = bool(counts) and all(1 <= n <= MOST_DEVICES for n in counts)
+  _require(right, 'plan.devices', counts, f'numbers of devices from 1 to {MOST_DEVICES}')
   return recipe
 
 

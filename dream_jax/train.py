@@ -28,6 +28,7 @@ from dream_jax.parallel.mesh import fetch, put, sharding
 from dream_jax.programs import Programs, compile_programs, put_values
 from dream_jax.recipe import Recipe
 from dream_jax.runs import Runs
+from dream_jax.spec import DatasetSpec
 from dream_jax.step import Selection, TrainState
 from dream_jax.writers import MetricsWriter, Progress
 
@@ -72,10 +73,15 @@ def make_schedule(recipe: Recipe, prepared: Prepared, num_runs: int) -> Schedule
 
   The same for every method, so that all have one budget.
   """
+  return schedule_for(recipe, prepared.spec, len(prepared.splits['train']), num_runs)
+
+
+def schedule_for(recipe: Recipe, spec: DatasetSpec, num_samples: int, num_runs: int) -> Schedule:
+  """As `make_schedule`, of a training set of this many samples."""
   t = recipe.train
-  steps = max(1, t.epochs * len(prepared.splits['train']) // t.batch_size)
+  steps = max(1, t.epochs * num_samples // t.batch_size)
   evals = min(t.num_evals, steps)
-  floats = 2 * sum(int(np.prod(m.shape)) for m in prepared.spec.modalities)  # inputs, and inputs before the injection
+  floats = 2 * sum(int(np.prod(m.shape)) for m in spec.modalities)  # inputs, and inputs before the injection
   most = max(1, _CALL_BYTES // (4 * floats * t.batch_size * num_runs))
   between = -(-steps // evals)
   calls = -(-between // most)

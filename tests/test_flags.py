@@ -146,7 +146,7 @@ def test_config_that_does_not_load_is_one_line(folder, text, name, words, capsys
 
 
 def test_mode_without_its_config_says_which_there_are(capsys):
-  for arguments in ([], ['--mode=evaluate'], ['--mode=report'], ['--config.seed=1']):
+  for arguments in ([], ['--mode=evaluate'], ['--mode=plan'], ['--mode=report'], ['--config.seed=1']):
     assert main.main(['main', *arguments]) == 2
     assert 'configs/digits.py' in capsys.readouterr().err
 
@@ -173,6 +173,7 @@ def library(monkeypatch):
     ('dream_jax.experiment', 'train'),
     ('dream_jax.experiment', 'evaluate'),
     ('dream_jax.study', 'study'),
+    ('dream_jax.plan', 'plan'),
     ('dream_jax.report.text', 'show'),
     ('dream_jax.listing', 'print_all'),
   ):
@@ -189,11 +190,11 @@ def test_every_mode_calls_its_part_of_the_library(library):
   started = [c[1] for c in library.calls if c[0] == 'start']
   assert started == ['train', 'evaluate', 'study']
   calls = [c for c in library.calls if c[0] != 'start']
-  assert [c[0] for c in calls] == ['train', 'evaluate', 'study', 'show', 'print_all']
-  for call in calls[:3]:
+  assert [c[0] for c in calls] == ['train', 'evaluate', 'study', 'plan', 'show', 'print_all']
+  for call in calls[:4]:
     assert call[1].to_dict() == config.to_dict()
     assert call[2] == 'w'
-  assert calls[3][1:] == ('w',)
+  assert calls[4][1:] == ('w',)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ TensorFlow is imported on the first call, not with this module.
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,6 +98,37 @@ def load_dataset(
     builder.require_memory(sum(builder.info.splits[split].num_examples for split in SPLITS))
     arrays = {split: _read_split(builder, split) for split in SPLITS}
   return _assemble(builder.dataset_spec, arrays)
+
+
+def known_of(
+  name: str,
+  *,
+  tfds_dir: str | None = None,
+  folder: str | None = None,
+  options: Mapping[str, Any] | None = None,
+) -> tuple[DatasetSpec, dict[str, int]]:
+  """(spec, samples of each split as far as they are known) of a data set, without its data; nothing is prepared.
+
+  Sizes are those of prepared files where there are some, else what the builder knows. The user's own data (`folder`)
+  say their shapes themselves: of them headers and labels are read.
+
+  Args:
+    name: as for `load_dataset`, and so are the others.
+
+  Raises:
+    UserError: unknown name or option, or a folder that is absent or wrong.
+  """
+  host_tensorflow.load()
+  builder, _, target = preparing.builder_and_place(
+    builder_class(name),
+    name.partition('/')[2] or None,
+    tfds_dir=tfds_dir,
+    folder=folder,
+    options=dict(options or {}),
+  )
+  prepared = os.path.isdir(target) and set(SPLITS) <= set(builder.info.splits)
+  sizes = {s: builder.info.splits[s].num_examples for s in SPLITS} if prepared else builder.known_sizes
+  return builder.dataset_spec, sizes
 
 
 def _read_split(builder: Any, split: str) -> dict[str, np.ndarray]:

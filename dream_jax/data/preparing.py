@@ -40,15 +40,9 @@ def prepared_builder(
   Raises:
     UserError: an option or source file that is absent or wrong, or prepared files that are broken.
   """
-  import tensorflow_datasets as tfds
-
-  config = builder_class.config_from_options(config_name, options, folder)
-  root = os.path.abspath(os.path.expanduser(tfds_dir or tfds.core.constants.DATA_DIR))  # pyright: ignore[reportAttributeAccessIssue]  # Lazy.
-  configs = builder_class.BUILDER_CONFIGS
-  chosen = getattr(config, 'name', config) or (configs[0].name if configs else '')
-  target = os.path.join(root, builder_class.name, chosen, str(builder_class.VERSION))
-  with naming_broken_files(target), quiet():
-    builder = builder_class(data_dir=root, config=config)
+  builder, root, target = builder_and_place(
+    builder_class, config_name, tfds_dir=tfds_dir, folder=folder, options=options
+  )
   if os.path.isdir(target):
     return builder
   downloads = os.path.abspath(os.path.expanduser(manual_dir or os.path.join(root, 'downloads', 'manual')))
@@ -59,7 +53,31 @@ def prepared_builder(
   for note in builder.notes:
     print(note, flush=True)
   with naming_broken_files(target), quiet():
-    return builder_class(data_dir=root, config=config)
+    return builder_class(data_dir=root, config=builder.builder_config)
+
+
+def builder_and_place(
+  builder_class: Any,
+  config_name: str | None,
+  *,
+  tfds_dir: str | None,
+  folder: str | None,
+  options: dict[str, Any],
+) -> tuple[Any, str, str]:
+  """(builder, where prepared data sets lie, where the files of this one lie or would lie); nothing is prepared.
+
+  Raises:
+    UserError: an option that is wrong, or prepared files that are broken.
+  """
+  import tensorflow_datasets as tfds
+
+  config = builder_class.config_from_options(config_name, options, folder)
+  root = os.path.abspath(os.path.expanduser(tfds_dir or tfds.core.constants.DATA_DIR))  # pyright: ignore[reportAttributeAccessIssue]  # Lazy.
+  configs = builder_class.BUILDER_CONFIGS
+  chosen = getattr(config, 'name', config) or (configs[0].name if configs else '')
+  target = os.path.join(root, builder_class.name, chosen, str(builder_class.VERSION))
+  with naming_broken_files(target), quiet():
+    return builder_class(data_dir=root, config=config), root, target
 
 
 def _prepare(builder: Any, target: str, downloads: str) -> None:

@@ -5,6 +5,7 @@ what the program says and nothing else: parameters of different seeds never meet
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,23 +18,25 @@ from dream_jax.errors import UserError
 AXES = ('seed', 'data')
 
 
-def make_mesh(seed: int = 1, data: int = -1) -> Mesh:
-  """The mesh over all devices of all processes.
+def make_mesh(seed: int = 1, data: int = -1, devices: Sequence[Any] | None = None) -> Mesh:
+  """The mesh over devices.
 
   Args:
     seed: devices along the seed axis; -1 takes what `data` leaves.
     data: devices along the data axis; -1 takes what `seed` leaves.
+    devices: all of all processes if None.
 
   Raises:
     UserError: both are -1, or the sizes do not use every device.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   if seed == -1 and data == -1:
     raise UserError('config.mesh.seed and config.mesh.data are both -1; set one of them')
   seed, data = (count // data if seed == -1 else seed), (count // seed if data == -1 else data)
   if seed * data != count or not count:
     raise UserError(f'config.mesh asks for {seed} x {data} devices; there are {count}: their product must be {count}')
-  return mesh_over(jax.devices(), seed)
+  return mesh_over(devices, seed)
 
 
 def mesh_over(devices: Any, seed: int) -> Mesh:

@@ -39,6 +39,11 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The contract between this data set and the models."""
     raise NotImplementedError
 
+  @property
+  def known_sizes(self) -> dict[str, int]:
+    """Samples of each split as far as they are known before a source is read."""
+    return {}
+
   def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
     """Features beyond id, modalities, lengths and label; they arrive in `Split.extras`."""
     return {}

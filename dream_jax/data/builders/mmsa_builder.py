@@ -60,11 +60,13 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
   Attributes:
     FOLDER: of the published files.
     LABEL_RANGE: (lowest, highest) label.
+    ROWS: samples of train, validation and test in the published files.
     UNIMODAL_LABELS: whether every modality has a label of its own: extras `label_text`, `label_audio`, `label_vision`.
   """
 
   FOLDER: ClassVar[str] = ''
   LABEL_RANGE: ClassVar[tuple[float, float]] = (-3.0, 3.0)
+  ROWS: ClassVar[tuple[int, int, int]] = (0, 0, 0)
   UNIMODAL_LABELS: ClassVar[bool] = False
 
   @property
@@ -82,6 +84,10 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
       data_kind='real',
       label_range=self.LABEL_RANGE,
     )
+
+  @property
+  def known_sizes(self) -> dict[str, int]:
+    return dict(zip(('train', 'validation', 'test'), self.ROWS, strict=True))
 
   def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
     steps = self.own_config.by_name['text'][0]

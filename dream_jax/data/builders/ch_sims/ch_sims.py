@@ -27,7 +27,8 @@ class ChSims(MmsaBuilder):
   FOLDER = 'SIMS'
   LABEL_RANGE = (-1.0, 1.0)
   UNIMODAL_LABELS = True
-  MANUAL_DOWNLOAD_INSTRUCTIONS = mmsa_builder.instructions('ch_sims', 'SIMS', (1368, 456, 457), _CONFIGS)
+  ROWS = (1368, 456, 457)
+  MANUAL_DOWNLOAD_INSTRUCTIONS = mmsa_builder.instructions('ch_sims', 'SIMS', ROWS, _CONFIGS)
   DESCRIPTION = """
   CH-SIMS: sentiment of clips from Chinese films, series and shows, annotated from -1 to 1, with the features that MMSA
   publishes: text (Chinese BERT), audio (LibROSA), vision (OpenFace). The splits are those of the file. Annotators also

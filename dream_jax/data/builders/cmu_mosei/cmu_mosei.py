@@ -33,7 +33,8 @@ class CmuMosei(MmsaBuilder):
   RELEASE_NOTES = mmsa_builder.RELEASE_NOTES
   BUILDER_CONFIGS: ClassVar = _CONFIGS
   FOLDER = 'MOSEI'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = mmsa_builder.instructions('cmu_mosei', 'MOSEI', (16326, 1871, 4659), _CONFIGS)
+  ROWS = (16326, 1871, 4659)
+  MANUAL_DOWNLOAD_INSTRUCTIONS = mmsa_builder.instructions('cmu_mosei', 'MOSEI', ROWS, _CONFIGS)
   DESCRIPTION = """
   CMU-MOSEI: sentiment of monologue video clips, annotated from -3 to 3, with the features that MMSA publishes. The
   splits are those of the file. `text_bert` (token ids, attention mask, segment ids), `raw_text` and `annotation` are

@@ -34,7 +34,8 @@ class CmuMosi(MmsaBuilder):
   RELEASE_NOTES = mmsa_builder.RELEASE_NOTES
   BUILDER_CONFIGS: ClassVar = _CONFIGS
   FOLDER = 'MOSI'
-  MANUAL_DOWNLOAD_INSTRUCTIONS = mmsa_builder.instructions('cmu_mosi', 'MOSI', (1284, 229, 686), _CONFIGS)
+  ROWS = (1284, 229, 686)
+  MANUAL_DOWNLOAD_INSTRUCTIONS = mmsa_builder.instructions('cmu_mosi', 'MOSI', ROWS, _CONFIGS)
   DESCRIPTION = """
   CMU-MOSI: sentiment of monologue video clips, annotated from -3 to 3, with the features that MMSA publishes. The
   splits are those of the file. `text_bert` (token ids, attention mask, segment ids), `raw_text` and `annotation` are

@@ -62,6 +62,11 @@ class MoseiStandin(ModalityBuilder):
       label_range=LABEL_RANGE,
     )
 
+  @property
+  def known_sizes(self) -> dict[str, int]:
+    config = self.own_config
+    return {'train': config.train, 'validation': config.validation, 'test': config.test}
+
   def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
     return {'informativeness': tfds.features.Tensor(shape=(len(SHAPES),), dtype=np.float32)}
 

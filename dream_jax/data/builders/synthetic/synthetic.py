@@ -88,6 +88,11 @@ class Synthetic(ModalityBuilder):
       class_names=tuple(f'class {c}' for c in range(config.num_classes)),
     )
 
+  @property
+  def known_sizes(self) -> dict[str, int]:
+    config = self.own_config
+    return {'train': config.train, 'validation': config.validation, 'test': config.test}
+
   def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
     return {'informativeness': tfds.features.Tensor(shape=(len(self.own_config.modalities),), dtype=np.float32)}
 
