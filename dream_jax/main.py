@@ -4,7 +4,6 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
 from absl import logging
 
@@ -35,27 +34,13 @@ def run(arguments: flags.Arguments) -> None:
 
 def _start(arguments: flags.Arguments) -> None:
   """What has to happen before anything asks JAX for its devices."""
-  if arguments.cluster is None:
-    _split_cpu(arguments.config)
   from dream_jax import compilation
-  from dream_jax.parallel import hosts
+  from dream_jax.parallel import cores, hosts
 
+  if arguments.cluster is None:
+    cores.split_for(arguments.config)
   hosts.start(arguments.cluster)
   compilation.use_cache(arguments.config, arguments.workdir)
-
-
-def _split_cpu(config: Any) -> None:
-  """A config that lacks a field is told so by whoever reads it."""
-  from dream_jax.parallel import cores
-
-  try:
-    mesh, search = config.mesh, config.study.search
-    counts = (config.num_seeds, search.points * search.seeds)
-    automatic = mesh.seed == 0 and mesh.data == -1 and config.parallel == 'jit'
-  except (AttributeError, TypeError):
-    return
-  if automatic and all(isinstance(n, int) and n >= 0 for n in counts):
-    cores.split_cpu(*counts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

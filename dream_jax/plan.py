@@ -301,7 +301,7 @@ def describe_collectives(program: Compiled) -> str:
 
 def prediction_table(recipe: Recipe, points: dict[tuple[int, str], Compiled | None], alone: Share) -> Table:
   """Step time and efficiency on every chip; `alone` is the work of a single device."""
-  dtype = getattr(recipe.model, 'dtype', 'float32')
+  dtype = recipe.model.dtype
   rows = []
   for chip in CHIPS:
     single = predict(chip, dtype, flops=alone.flops, traffic=alone.traffic, collectives=()).step

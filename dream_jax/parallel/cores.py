@@ -10,6 +10,18 @@ from dream_jax.errors import UserError
 _FLAG = '--xla_force_host_platform_device_count'
 
 
+def split_for(config: Any) -> None:
+  """Splits the CPU for the runs of a config that names no mesh; one that lacks a field is told so by its reader."""
+  try:
+    mesh, search = config.mesh, config.study.search
+    counts = (config.num_seeds, search.points * search.seeds)
+    automatic = mesh.seed == 0 and mesh.data == -1 and config.parallel == 'jit'
+  except (AttributeError, TypeError):
+    return
+  if automatic and all(isinstance(n, int) and n >= 0 for n in counts):
+    split_cpu(*counts)
+
+
 def split_cpu(*runs: int) -> None:
   """Makes as many CPU devices as there are cores and as divide all these numbers of runs; before JAX's first use.
 
