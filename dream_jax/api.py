@@ -17,7 +17,7 @@ from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
-from dream_jax.recipe import recipe_from_config
+from dream_jax.recipe import recipe_from_config, recipe_of
 from dream_jax.spec import DatasetSpec
 from dream_jax.suggest import did_you_mean
 
@@ -58,7 +58,8 @@ def make_apply(config: Any, *, spec: DatasetSpec | None = None) -> Apply:
     spec = load_dataset(
       data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
     ).spec
-  model = build(find_method(recipe.model.name), spec, recipe.model)
+  method = find_method(recipe.model.name)
+  model = build(method, spec, recipe_of(method, recipe).model)
 
   def apply(params: Any, inputs: Inputs, *, train: bool = False, rngs: Any = None) -> Outputs:
     return cast(Outputs, model.apply({'params': params}, inputs, train=train, rngs=rngs))
@@ -111,7 +112,7 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
     raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
   params = jax.tree.map(lambda x: jnp.asarray(x[index]), found[1])
   parts = workdirs.read_predictor_parts(workdir)
-  return Predictor(build(chosen, parts.spec, recipe.model), params, parts, name, recipe.seeds[index])
+  return Predictor(build(chosen, parts.spec, recipe_of(chosen, recipe).model), params, parts, name, recipe.seeds[index])
 
 
 class Predictor:

@@ -28,7 +28,7 @@ from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
 from dream_jax.programs import Programs, program_key
-from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
+from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config, recipe_of
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
 from dream_jax.results_file import entry, head
@@ -125,8 +125,9 @@ class Workbench:
 
   def trainer(self, method: Method, runs: Runs | None = None, *, peek: bool = False) -> Trainer:
     """A trainer of the method."""
-    key = program_key(method, self.recipe, self.prepared.spec, runs)
-    trainer = Trainer(method, self.recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
+    recipe = recipe_of(method, self.recipe)
+    key = program_key(method, recipe, self.prepared.spec, runs)
+    trainer = Trainer(method, recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
     self.compiled[key] = trainer.programs
     return trainer
 
