@@ -95,7 +95,9 @@ def evaluate(config: Any, workdir: str) -> None:
       if found is None:
         raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
       predictor, params = trainer.programs.predictor, found[1]
-    rows = evaluate_method(method, predictor, params, workbench.feed.inputs, recipe.protocols, seed=recipe.seed)
+    rows = evaluate_method(
+      method, predictor, params, workbench.feed.inputs, recipe.protocols, **reading(method, recipe)
+    )
     if hosts.is_main():
       workdirs.write_method(workdir, name, before.facts, rows)
     print(f'{name}: evaluated', flush=True)
@@ -144,10 +146,16 @@ def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[di
     predictor, params = trainer.programs.predictor, trained.best.params
     facts = training_facts(trainer, trained)
   start = time.perf_counter()
-  rows = evaluate_method(method, predictor, params, inputs, recipe.protocols, seed=recipe.seed)
+  rows = evaluate_method(method, predictor, params, inputs, recipe.protocols, **reading(method, recipe))
   facts['evaluate_seconds'] = time.perf_counter() - start
   facts['wall_seconds'] = sum(facts[f'{part}_seconds'] for part in ('compile', 'train', 'evaluate'))
   return facts, rows
+
+
+def reading(method: Method, recipe: Recipe) -> dict[str, Any]:
+  """How the splits are read for a method: keywords of `evaluate_method`."""
+  injected = recipe_of(method, recipe).inject.missing() if method.inject else None
+  return {'seed': recipe.seed, 'trained_under': injected, 'draws': recipe.train.validation_draws if injected else 1}
 
 
 def training_facts(trainer: Trainer, trained: Trained) -> dict[str, Any]:
