@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dream_jax import workdirs
+from dream_jax.calibration import Calibration
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.config_guard import read_config
 from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
-from dream_jax.recipe import recipe_from_config
+from dream_jax.recipe import recipe_from_config, recipe_of
 from dream_jax.spec import DatasetSpec
 from dream_jax.suggest import did_you_mean
 
@@ -58,7 +59,8 @@ def make_apply(config: Any, *, spec: DatasetSpec | None = None) -> Apply:
     spec = load_dataset(
       data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
     ).spec
-  model = build(find_method(recipe.model.name), spec, recipe.model)
+  method = find_method(recipe.model.name)
+  model = build(method, spec, recipe_of(method, recipe).model)
 
   def apply(params: Any, inputs: Inputs, *, train: bool = False, rngs: Any = None) -> Outputs:
     return cast(Outputs, model.apply({'params': params}, inputs, train=train, rngs=rngs))
@@ -102,8 +104,8 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
     )
   if seed is not None and seed not in recipe.seeds:
     raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
-  facts = workdirs.read_method(workdir, name).facts
-  scores = np.reshape(facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
+  finished = workdirs.read_method(workdir, name)
+  scores = np.reshape(finished.facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
   index = int(np.argmax(scores)) if seed is None else recipe.seeds.index(seed)
   with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
     found = checkpoints.restore_best()
@@ -111,7 +113,11 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
     raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
   params = jax.tree.map(lambda x: jnp.asarray(x[index]), found[1])
   parts = workdirs.read_predictor_parts(workdir)
-  return Predictor(build(chosen, parts.spec, recipe.model), params, parts, name, recipe.seeds[index])
+  model = build(chosen, parts.spec, recipe_of(chosen, recipe).model)
+  fitted = finished.rows[0].calibration
+  # A method of single modalities has a row, and a calibration, for each of them and none for itself.
+  calibration = fitted[index] if fitted and not chosen.separate else Calibration()
+  return Predictor(model, params, parts, name, recipe.seeds[index], calibration)
 
 
 class Predictor:
@@ -128,15 +134,25 @@ class Predictor:
     method: name of the method.
     seed: which seed of the workdir this is.
     statistics: what raw inputs are standardised with.
+    calibration: how its confidence is put right, see `dream_jax.calibration`.
   """
 
-  def __init__(self, model: Any, params: Any, parts: workdirs.PredictorParts, method: str, seed: int):
+  def __init__(
+    self,
+    model: Any,
+    params: Any,
+    parts: workdirs.PredictorParts,
+    method: str,
+    seed: int,
+    calibration: Calibration = Calibration(),  # noqa: B008  # Frozen.
+  ):
+    self.calibration = calibration
     self.spec, self.params, self.method, self.seed = parts.spec, params, method, seed
     self.statistics, self._scale = parts.statistics, parts.scale
     self._apply = jax.jit(functools.partial(_forward, model))
 
   def __call__(self, inputs: Inputs) -> Outputs:
-    """Outputs as NumPy arrays; predictions are probabilities, or values in the units of the labels.
+    """Outputs as NumPy arrays; predictions are calibrated probabilities, or values in the units of the labels.
 
     Raises:
       UserError: a modality is absent or has another shape.
@@ -149,7 +165,7 @@ class Predictor:
     ready = {k: np.concatenate([x, np.repeat(x[:1], padded - size, axis=0)]) for k, x in ready.items()}
     outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._apply(self.params, ready))
     return outputs.replace(
-      prediction=self._units(outputs.prediction),
+      prediction=self._units(outputs.prediction, self.calibration.temperature),
       unimodal_predictions=None if outputs.unimodal_predictions is None else self._units(outputs.unimodal_predictions),
     )
 
@@ -165,7 +181,8 @@ class Predictor:
     """One dict a sample: the prediction and, by modality, contribution, presence, gate and weight in the fusion.
 
     'decision' is the class name or index, the set of classes for multilabel, or the value; 'confidence' is the
-    probability of the decision (None for regression and multilabel).
+    probability of the decision, calibrated on validation (None for regression and multilabel); 'interval' is there for
+    regression: (lowest, highest) value of an interval that held 90 % of the validation targets.
     """
     out = self(inputs)
     parts = {
@@ -182,7 +199,10 @@ class Predictor:
     for i, prediction in enumerate(out.prediction):
       decision, confidence = self._decide(prediction)
       by_modality = {key: {name: float(v[i]) for name, v in values.items()} for key, values in parts.items()}
-      rows.append({'decision': decision, 'confidence': confidence, **by_modality})
+      sure: dict[str, Any] = {'confidence': confidence}
+      if self.spec.task == 'regression' and self.calibration.margin is not None:
+        sure['interval'] = (decision - self.calibration.margin, decision + self.calibration.margin)
+      rows.append({'decision': decision, **sure, **by_modality})
     return rows
 
   def _by_name(self, outputs: Outputs, field: str) -> dict[str, np.ndarray]:
@@ -191,12 +211,12 @@ class Predictor:
       raise UserError(f'{self.method} estimates no {field}; load the method dream')
     return {name: values[:, m] for m, name in enumerate(self.spec.names)}
 
-  def _units(self, prediction: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, or values on the scale of the labels."""
+  def _units(self, prediction: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities of logits over a temperature, or values on the scale of the labels."""
     if self.spec.task == 'regression':
       return self._scale.restore(prediction)
     act = jax.nn.softmax if self.spec.task == 'multiclass' else jax.nn.sigmoid
-    return np.asarray(act(jnp.asarray(prediction)))
+    return np.asarray(act(jnp.asarray(prediction) / np.float32(temperature)))
 
   def _decide(self, prediction: np.ndarray) -> tuple[Any, float | None]:
     def named(i):

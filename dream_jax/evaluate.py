@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dream_jax import metrics
+from dream_jax import calibration, metrics
+from dream_jax.calibration import Calibration
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.protocols import Condition, conditions
@@ -36,6 +37,7 @@ class Row:
     test_selected: {'protocols'} of the parameters that the test split would have selected; no result, but a measure of
       what that habit is worth. None where it was not asked for.
     sample_scores: protocol -> [S, n], mean over conditions of each sample's score, for paired comparisons.
+    calibration: of every seed, fitted on validation.
   """
 
   name: str
@@ -43,6 +45,7 @@ class Row:
   protocols: dict[str, Any]
   contribution: dict[str, Any] | None
   sample_scores: dict[str, np.ndarray]
+  calibration: tuple[Calibration, ...] = ()
   valuation: dict[str, Any] | None = None
   test_selected: dict[str, Any] | None = None
 
@@ -83,6 +86,8 @@ def evaluate_method(
   *,
   seed: int,
   split: str = 'test',
+  trained_under: Missing | None = None,
+  draws: int = 1,
 ) -> list[Row]:
   """The rows of one trained method.
 
@@ -94,10 +99,13 @@ def evaluate_method(
     protocols: names, see `dream_jax.data.protocols`.
     seed: of the missingness; the same for all methods.
     split: the split to read.
+    trained_under: the missingness that validation was read under; None where nothing was injected.
+    draws: how many draws of it confidence is fitted on.
   """
   spec, data = inputs.prepared.spec, inputs.prepared.splits[split]
   rows = _row_names(method, spec)
   collected: dict[str, _RowBuilder] = {name: _RowBuilder(name, title, spec, data.label) for name, title in rows}
+  _calibrate(method, predictor, params, inputs, list(collected.values()), trained_under or Missing(), seed, draws)
   recognition = _Recognition(spec)
   seen = Seen()
   informativeness = data.extras.get('informativeness')
@@ -121,6 +129,18 @@ def evaluate_method(
   return result
 
 
+def _calibrate(method, predictor, params, inputs, rows, missing, seed, draws) -> None:
+  """Fits the confidence of every seed of every row on the validation split."""
+  spec, label = inputs.prepared.spec, inputs.prepared.splits['validation'].label
+  made = [
+    predictor.split(params, inputs, 'validation', missing=missing, seed=seed + draw) for draw in range(max(1, draws))
+  ]
+  truth = np.concatenate([label] * len(made))
+  for m, row in enumerate(rows):
+    each = [o['unimodal_predictions'][:, :, m] if method.separate else o['prediction'] for o in made]
+    row.calibration = tuple(calibration.fit(spec, p, truth) for p in np.concatenate(each, axis=1))
+
+
 def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str]]:
   if method.separate:
     return [(name, f'Only {name}') for name in spec.names]
@@ -136,12 +156,16 @@ class _RowBuilder:
     self._protocols: dict[str, dict[str, Any]] = {}
     self._scores: dict[str, list[np.ndarray]] = {}
     self.contribution: dict[str, Any] = {}
+    self.calibration: tuple[Calibration, ...] = ()
 
   def add(self, protocol: str, condition: Condition, prediction: np.ndarray) -> None:
     """One condition's predictions [S, n, C]."""
     entry = self._protocols.setdefault(protocol, {'conditions': [], 'metrics': {}})
     entry['conditions'].append({'name': condition.name, 'rate': condition.rate})
-    each = [metrics.compute(self._spec, p, self._label) for p in prediction]
+    each = [
+      metrics.compute(self._spec, p, self._label) | calibration.measure(self._spec, c, p, self._label)
+      for p, c in zip(prediction, self.calibration, strict=True)
+    ]
     for metric in each[0]:
       entry['metrics'].setdefault(metric, []).append([float(values[metric]) for values in each])
     scores = np.stack([metrics.sample_scores(self._spec, p, self._label) for p in prediction])
@@ -173,7 +197,7 @@ class _RowBuilder:
           curves = np.asarray(entry['metrics'][metric]).T
           entry['summary'][metric]['auilc'] = float(np.mean([metrics.auilc(rates, curve) for curve in curves]))
     contribution = {**self.contribution, 'scores': scores} if self.contribution else None
-    return Row(self.name, self._title, self._protocols, contribution, means)
+    return Row(self.name, self._title, self._protocols, contribution, means, self.calibration)
 
 
 class _Recognition:

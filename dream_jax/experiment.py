@@ -28,7 +28,7 @@ from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
 from dream_jax.programs import Programs, program_key
-from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
+from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config, recipe_of
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
 from dream_jax.results_file import entry, head
@@ -95,7 +95,9 @@ def evaluate(config: Any, workdir: str) -> None:
       if found is None:
         raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
       predictor, params = trainer.programs.predictor, found[1]
-    rows = evaluate_method(method, predictor, params, workbench.feed.inputs, recipe.protocols, seed=recipe.seed)
+    rows = evaluate_method(
+      method, predictor, params, workbench.feed.inputs, recipe.protocols, **reading(method, recipe)
+    )
     if hosts.is_main():
       workdirs.write_method(workdir, name, before.facts, rows)
     print(f'{name}: evaluated', flush=True)
@@ -125,8 +127,9 @@ class Workbench:
 
   def trainer(self, method: Method, runs: Runs | None = None, *, peek: bool = False) -> Trainer:
     """A trainer of the method."""
-    key = program_key(method, self.recipe, self.prepared.spec, runs)
-    trainer = Trainer(method, self.recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
+    recipe = recipe_of(method, self.recipe)
+    key = program_key(method, recipe, self.prepared.spec, runs)
+    trainer = Trainer(method, recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
     self.compiled[key] = trainer.programs
     return trainer
 
@@ -143,10 +146,16 @@ def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[di
     predictor, params = trainer.programs.predictor, trained.best.params
     facts = training_facts(trainer, trained)
   start = time.perf_counter()
-  rows = evaluate_method(method, predictor, params, inputs, recipe.protocols, seed=recipe.seed)
+  rows = evaluate_method(method, predictor, params, inputs, recipe.protocols, **reading(method, recipe))
   facts['evaluate_seconds'] = time.perf_counter() - start
   facts['wall_seconds'] = sum(facts[f'{part}_seconds'] for part in ('compile', 'train', 'evaluate'))
   return facts, rows
+
+
+def reading(method: Method, recipe: Recipe) -> dict[str, Any]:
+  """How the splits are read for a method: keywords of `evaluate_method`."""
+  injected = recipe_of(method, recipe).inject.missing() if method.inject else None
+  return {'seed': recipe.seed, 'trained_under': injected, 'draws': recipe.train.validation_draws if injected else 1}
 
 
 def training_facts(trainer: Trainer, trained: Trained) -> dict[str, Any]:

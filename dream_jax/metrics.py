@@ -27,8 +27,8 @@ def primary_metric(spec: DatasetSpec) -> tuple[str, bool]:
 
 
 def higher_is_better(metric: str) -> bool:
-  """Whether more of this metric is better: true of all but the mean absolute error."""
-  return metric != 'mae'
+  """Whether more of this metric is better: true of all but errors."""
+  return metric not in ('mae', 'ece', 'ece_raw', 'coverage_gap')
 
 
 def compute(spec: DatasetSpec, prediction, label) -> dict[str, float]:

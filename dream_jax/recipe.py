@@ -7,7 +7,7 @@ from dream_jax.data.missing import Missing
 from dream_jax.errors import UserError
 from dream_jax.models.dream import DreamSettings
 from dream_jax.models.dream_objective import LossWeights
-from dream_jax.models.registry import find_method
+from dream_jax.models.registry import Method, find_method
 from dream_jax.settings import from_config
 
 # Fields that change how a run is executed, not what it computes: a workdir may be continued with other values.
@@ -184,9 +184,33 @@ def recipe_from_config(config: Any) -> Recipe:
   Raises:
     UserError: an unknown field or method, a wrong type, or a value outside its range; the message names the field.
   """
-  recipe = from_config(Recipe, config)
+  recipe = _checked(from_config(Recipe, config))
   for method in (*recipe.methods, *recipe.study.methods):
-    find_method(method)
+    recipe_of(find_method(method), recipe)
+  return recipe
+
+
+def recipe_of(method: Method, recipe: Recipe) -> Recipe:
+  """The recipe with the settings that a method has for itself.
+
+  Raises:
+    UserError: an unknown field, a wrong type, or a value outside its range.
+  """
+  for path, value in method.settings:
+    group, _, field = path.partition('.')
+    old = getattr(recipe, group)
+    fields = {f.name: getattr(old, f.name) for f in dataclasses.fields(old)}
+    try:
+      recipe = dataclasses.replace(
+        recipe, **{group: from_config(type(old), {**fields, field: value}, f'config.{group}')}
+      )
+    except UserError as error:
+      raise UserError(f'method {method.name!r}: {error}') from error
+  return _checked(recipe) if method.settings else recipe
+
+
+def _checked(recipe: Recipe) -> Recipe:
+  """The recipe, if every value is in its range."""
   r, m, t, o, p = recipe, recipe.model, recipe.train, recipe.optimizer, recipe.mesh
   _require(0 <= r.seed < 2**31, 'seed', r.seed, 'an integer in [0, 2^31)')
   for field, value in (

@@ -30,14 +30,14 @@ from dream_jax.data.protocols import conditions
 from dream_jax.data.regimes import regime
 from dream_jax.errors import UserError
 from dream_jax.evaluate import ConstantPredictor, evaluate_method
-from dream_jax.experiment import Workbench, training_facts
+from dream_jax.experiment import Workbench, reading, training_facts
 from dream_jax.ledger import LEDGER_FILE, Ledger
 from dream_jax.models.dream import Dream
 from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
 from dream_jax.programs import Programs
 from dream_jax.provenance import code_digest
-from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
+from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config, recipe_of
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
 from dream_jax.runs import VECTOR_FIELDS, Runs
@@ -130,6 +130,7 @@ def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[st
     chosen: settings that a search chose for the method.
   """
   method, train = find_method(unit.method), dataclasses.asdict(recipe.train)
+  recipe = recipe_of(method, recipe)
   for field in EXECUTION_FIELDS:
     train.pop(field.removeprefix('train.'), None)
   own = method.module is not None and issubclass(method.module, Dream)
@@ -138,7 +139,7 @@ def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[st
   content = {
     'data': data,
     'regime': dataclasses.asdict(missing),
-    'method': {**dataclasses.asdict(method), 'module': None, 'title': None, 'source': None},
+    'method': {**dataclasses.asdict(method), 'module': None, 'title': None, 'source': None, 'settings': None},
     'code': code_digest(method),
     'model': sizes,
     'losses': dataclasses.asdict(recipe.losses) if own else None,
@@ -265,7 +266,7 @@ class _Engine:
     constant = ConstantPredictor(bench.prepared, recipe.num_seeds)
     start = time.perf_counter()
     if method.module is None:
-      rows = evaluate_method(method, constant, None, inputs, recipe.protocols, seed=recipe.seed)
+      rows = evaluate_method(method, constant, None, inputs, recipe.protocols, **reading(method, recipe))
       seconds = time.perf_counter() - start
       return {'num_params': 0, 'train_seconds': 0.0, 'compile_seconds': 0.0, 'evaluate_seconds': seconds}, rows
     chosen = self._chosen.get(method.name, {})
@@ -288,10 +289,11 @@ class _Engine:
   def _evaluate(self, method: Method, trainer: Trainer, trained: Trained, inputs: Any) -> list[Any]:
     """Rows of what validation selected; with `peek` their `test_selected` is what the test split would have."""
     recipe, predictor = self._recipe, trainer.programs.predictor
-    rows = evaluate_method(method, predictor, trained.best.params, inputs, recipe.protocols, seed=recipe.seed)
+    how = reading(method, recipe)
+    rows = evaluate_method(method, predictor, trained.best.params, inputs, recipe.protocols, **how)
     if trained.peeked is None:
       return rows
-    peeked = evaluate_method(method, predictor, trained.peeked.params, inputs, recipe.protocols, seed=recipe.seed)
+    peeked = evaluate_method(method, predictor, trained.peeked.params, inputs, recipe.protocols, **how)
     return [
       dataclasses.replace(row, test_selected={'protocols': p.protocols}) for row, p in zip(rows, peeked, strict=True)
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dream_jax.calibration import Calibration
 from dream_jax.data.prepare import Prepared, Statistics
 from dream_jax.errors import UserError
 from dream_jax.evaluate import Row
@@ -52,7 +53,10 @@ def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Ro
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
   _write_npz(path.with_suffix('.npz'), arrays)
   kept = ('name', 'title', 'protocols', 'contribution', 'valuation', 'test_selected')
-  entries = [{field: getattr(row, field) for field in kept} for row in rows]
+  entries = [
+    {**{field: getattr(row, field) for field in kept}, 'calibration': [dataclasses.asdict(c) for c in row.calibration]}
+    for row in rows
+  ]
   write_json(path, {'facts': facts, 'rows': entries})
 
 
@@ -71,7 +75,8 @@ def read_method(workdir: str, method: str) -> Finished:
     with np.load(path.with_suffix('.npz'), allow_pickle=False) as arrays:
       for entry in content['rows']:
         scores = {p: arrays[f'{entry["name"]}:{p}'] for p in entry['protocols']}
-        rows.append(Row(sample_scores=scores, **entry))
+        fitted = tuple(Calibration(**c) for c in entry.pop('calibration', ()))
+        rows.append(Row(sample_scores=scores, calibration=fitted, **entry))
     return Finished(content['facts'], rows)
   except Exception as error:  # Damage surfaces from JSON, zip and NumPy as many types.
     reason = (str(error).splitlines() or [''])[0][:120]

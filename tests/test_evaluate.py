@@ -135,7 +135,8 @@ class _Scripted:
         outputs[part] = self._rng.uniform(size=(_SEEDS, n, m)).astype(np.float32)
     rate = missing.rate if missing.kind == 'modality' else 0.4
     outputs['kept'] = (self._rng.uniform(size=(n, m)) >= (0 if missing.kind == 'none' else rate)).astype(np.float32)
-    self.given.append(outputs)
+    if split == 'test':  # Confidence is fitted on validation first.
+      self.given.append(outputs)
     return outputs
 
 

@@ -1,6 +1,8 @@
 """The methods by name: which module each one trains, what it is told, and where it comes from."""
 
+import ast
 import dataclasses
+import re
 from typing import Any
 
 from dream_jax.errors import UserError
@@ -37,6 +39,7 @@ class Method:
     inject: whether training drops modalities (and validation with it).
     uses_oracle: what it is told that a user would not know; marked in every table.
     source: where it was published; empty for plain controls.
+    settings: fields of the config that it has a value of its own for, as pairs of dotted name and value.
   """
 
   name: str
@@ -46,6 +49,7 @@ class Method:
   inject: bool = True
   uses_oracle: tuple[str, ...] = ()
   source: str = ''
+  settings: tuple[tuple[str, Any], ...] = ()
 
   @property
   def separate(self) -> bool:
@@ -95,15 +99,44 @@ METHODS = {
 DEFAULT_WEIGHTS = LossWeights()
 
 
+# Groups of the config that a method may have values of its own for; the others belong to all.
+_OWN_GROUPS = ('model', 'losses', 'inject', 'optimizer')
+
+
 def find_method(name: str) -> Method:
-  """The method of this name.
+  """The method of this name; 'NAME[GROUP.FIELD=VALUE, ...]' is a method with settings of its own, such as an ablation.
 
   Raises:
-    UserError: unknown name; the message lists the known ones.
+    UserError: unknown name, or brackets that cannot be read; the message lists what is known.
   """
-  if name not in METHODS:
-    raise UserError(f'unknown method {name!r}; {did_you_mean(name, tuple(METHODS))}')
-  return METHODS[name]
+  base, bracket, inside = name.partition('[')
+  if base not in METHODS:
+    raise UserError(f'unknown method {name!r}; {did_you_mean(base, tuple(METHODS))}')
+  method = METHODS[base]
+  if not bracket:
+    return method
+  if not inside.endswith(']') or method.module is None:
+    raise UserError(f'method {name!r} cannot be read; expected for instance dream[model.reconstruct=never]')
+  # Commas inside of parentheses belong to a tuple.
+  settings = tuple(_setting(name, part.strip()) for part in re.split(r',(?![^(]*\))', inside[:-1]))
+  shown = ', '.join(f'{field.partition(".")[2]} {_shown(value)}' for field, value in settings)
+  return dataclasses.replace(method, name=name, title=f'{method.title}: {shown}', settings=settings)
+
+
+def _setting(name: str, text: str) -> tuple[str, Any]:
+  """(dotted field, value) of 'GROUP.FIELD=VALUE'."""
+  field, equals, value = text.partition('=')
+  if not equals or field.partition('.')[0] not in _OWN_GROUPS:
+    groups = ', '.join(f'{group}.FIELD=VALUE' for group in _OWN_GROUPS)
+    raise UserError(f'method {name!r}: {text!r} cannot be read; expected one of {groups}')
+  try:
+    return field, ast.literal_eval(value)
+  except (SyntaxError, ValueError):
+    return field, value  # A word.
+
+
+def _shown(value: Any) -> str:
+  return '+'.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def build(method: Method, spec: DatasetSpec, settings: DreamSettings, weights: LossWeights = DEFAULT_WEIGHTS) -> Model:

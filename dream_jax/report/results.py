@@ -24,6 +24,7 @@ _LABELS = {
   'acc2_non0': 'Acc-2 (neg/pos)', 'f1_non0': 'F1 (neg/pos)',
   'accuracy': 'Accuracy', 'f1_weighted': 'Weighted F1', 'uar': 'UAR', 'auroc': 'AUROC', 'f1_samples': 'F1 (per sample)',
   'f1_micro': 'Micro F1', 'f1_macro': 'Macro F1', 'subset_accuracy': 'Subset accuracy', 'map': 'mAP',
+  'ece': 'ECE', 'ece_raw': 'ECE before calibration', 'coverage_gap': 'Coverage error of 90 % intervals',
 }  # fmt: skip
 _UNSCALED = ('mae', 'corr')
 

@@ -38,6 +38,7 @@ def _run(results, drawings):
     ('comparisons', 'Comparisons', _html(tables.comparison_tables(results)) + _figures(drawings, 'comparisons')),
     ('robustness', 'Robustness', _figures(drawings, 'robustness', 'conditions')),
     ('contributions', 'Contributions and recognition', _contributions(results, drawings)),
+    ('confidence', 'Confidence', _html([tables.calibration_table(results)])),
     ('details', 'Every condition and metric', _details(results)),
     ('methods', 'Methods', tables.methods_table(results).to_html()),
   ]
@@ -65,6 +66,7 @@ def _study(results, drawings):
       f'Contributions and recognition, {html.escape(first)} training data',
       _contributions(view, drawings),
     ),
+    ('confidence', f'Confidence, {html.escape(first)} training data', _html([tables.calibration_table(view)])),
     (
       'balance',
       f'What modalities are worth, {html.escape(first)} training data',

@@ -1,5 +1,8 @@
 """The tables of a study: results, comparisons, contributions, methods; each a `Table` for terminal and page alike."""
 
+import dataclasses
+import math
+
 import numpy as np
 
 from dream_jax import metrics, statistics
@@ -23,6 +26,27 @@ def results_table(results: dict, metric: str | None = None) -> Table:
   cells = [[read.summary(results, m, p, metric) for p in columns] for m in results['methods']]
   title = f'{read.measure(metric).label} by missingness protocol, mean over its conditions'
   return _method_table(results, title, columns, cells, [metric] * len(columns))
+
+
+def calibration_table(results: dict) -> Table | None:
+  """Methods x protocols: what the confidence of predictions is worth; None where it was not measured."""
+  metric = next((n for n in ('ece', 'coverage_gap') if n in read.metric_names(results)), None)
+  if metric is None:
+    return None
+  table = results_table(results, metric)
+  first = next(iter(results['methods']))
+  raw = [(read.summary(results, first, p, 'ece_raw') or {}).get('mean', math.nan) for p in read.protocols(results)]
+  style, shown = read.measure('ece_raw'), ''
+  if metric == 'ece':
+    before = ', '.join(f'{p} {style.number(v)}' for p, v in zip(read.protocols(results), raw, strict=True))
+    shown = f' Before it, {read.title(results, first)} has: {before}.'
+  note = (
+    'Expected calibration error of the predicted class, 15 bins, after one temperature per seed that was fitted on '
+    f'validation under the missingness of training.{shown}'
+    if metric == 'ece'
+    else 'Distance from 90 % of the share of targets inside the interval that held 90 % of the validation targets.'
+  )
+  return dataclasses.replace(table, title=f'Confidence: {table.title}', note=note)
 
 
 def metrics_table(results: dict, protocol: str) -> Table:

@@ -33,6 +33,7 @@ def _run(results):
   yield from tables.comparison_tables(results)
   yield tables.contribution_table(results)
   yield tables.scores_table(results)
+  yield tables.calibration_table(results)
 
 
 def _study(results):
@@ -42,6 +43,7 @@ def _study(results):
     yield f'=== training data: {regime} ===\n'
     yield tables.results_table(read.of_regime(results, regime))
   first = read.of_regime(results, regimes[0])
+  yield tables.calibration_table(first)
   yield study_tables.balance_table(first)
   yield study_tables.fidelity_table(first)
   yield study_tables.cost_table(results)

@@ -1,0 +1,90 @@
+r"""What each part of DREAM buys: the method without it, everything else equal, as a study.
+
+  python -m dream_jax.main --mode=study --config=configs/ablation.py
+
+trains DREAM, its ablations and the controls on spoken and written digits, twenty seeds each. `:mosi` does so on
+CMU-MOSI utterances (`mosi_utterance.npz`, see docs/data.md), `:av_digits` on digits heard and seen (`av_digits.npz`),
+both with `--config.data.manual_dir=FOLDER`, and `:synthetic` on SYNTHETIC data. `:quick` is a smoke test.
+
+An ablation is the name of a method with settings of its own in brackets; yours can stand beside them:
+--config.study.methods="('dream[model.reconstruct=never]', 'dream[losses.target=confidence, model.sharpness=1.0]')".
+"""
+
+from dream_jax.default_config import get_default
+from dream_jax.errors import UserError
+
+ABLATIONS = (
+  'dream[model.recognise=False]',  # every slot counts as real
+  'dream[model.agreement=False]',  # each slot is judged by itself
+  'dream[model.doubt=0.0]',  # evidence of training samples is taken at its word
+  'dream[model.assess=False]',  # no contribution estimator
+  'dream[losses.estimator=0.0]',  # no target for it: certainty alone
+  'dream[losses.target=leave_one_out]',
+  'dream[losses.target=confidence]',  # what a modality says alone
+  'dream[model.sharpness=0.0]',  # contributions are reported and not used
+  'dream[model.reconstruct=never]',
+  'dream[model.reconstruct=always]',
+  'dream[model.fusion=hard_mask]',
+  'dream[model.fusion=uniform]',
+  'dream[model.fusion=posterior]',  # a mixture of the predictions of all coalitions
+  'dream[losses.unimodal=0.0]',  # heads that learn from the coalitions alone
+  'dream[losses.coalition=0.0]',
+  "dream[inject.fills=('zeros',)]",  # training shows one kind of damage
+  "dream[inject.fills=('zeros', 'noise')]",
+)
+CONTROLS = ('concat+dropout', 'late+dropout', 'late-mlp+dropout', 'oracle+dropout')
+
+
+def get_config(variant: str = ''):
+  """The config; `variant` is '' or 'digits', 'mosi', 'av_digits', 'synthetic' or 'quick'."""
+  config = get_default()
+  config.num_seeds = 20
+  config.controls = ()
+  config.study.methods = (*ABLATIONS, *CONTROLS)
+  config.study.peek = config.study.valuation = False
+  config.protocols = (
+    'modality/zeros',
+    'modality/noise',
+    'modality/swap',
+    'subset/zeros',
+    'subset/swap',
+    'imbalanced/zeros',
+  )
+  if variant in ('', 'digits', 'quick'):
+    config.name = 'ablation_digits'
+    config.data.name = 'digits'
+    config.data.options.seed = 20240  # of the pairing and the splits
+    config.optimizer.learning_rate = 1e-2
+    config.inject.rate = 0.5
+    config.train.epochs = 40
+    config.train.num_evals = 10
+  if variant == 'quick':
+    config.num_seeds = 2
+    config.train.epochs = 4
+    config.train.num_evals = 2
+    config.study.methods = (*ABLATIONS[:2], ABLATIONS[-2], 'concat+dropout')
+    config.protocols = ('modality/noise',)
+  elif variant == 'mosi':
+    config.name = 'ablation_mosi'
+    config.data.name = 'mosi_utterance/clean'
+    config.data.options.task = 'binary'
+    config.data.options.text = 'minilm'
+    config.optimizer.weight_decay = 3.0
+    config.inject.rate = 0.3
+    config.train.validation_draws = 8
+  elif variant == 'av_digits':
+    config.name = 'ablation_av_digits'
+    config.data.name = 'av_digits'
+    config.optimizer.learning_rate = 5e-3
+    config.inject.rate = 0.5
+    config.train.epochs = 20
+    config.train.num_evals = 10
+    config.train.validation_draws = 2
+  elif variant == 'synthetic':
+    config.name = 'ablation_synthetic'
+    config.data.name = 'synthetic'
+  elif variant not in ('', 'digits'):
+    raise UserError(
+      f'configs/ablation.py has no variant {variant!r}; expected digits, mosi, av_digits, synthetic or quick'
+    )
+  return config
