@@ -50,7 +50,8 @@ def divisor(count: jax.Array) -> jax.Array:
 def draw(sample: Callable[[Sequence[int]], jax.Array], shape: Sequence[int], axis: int = 0) -> jax.Array:
   """This device's rows of what `sample` draws for the whole batch: the same numbers on any number of devices.
 
-  Bits are a function of key and place, so the compiler draws those of the slice and no others.
+  Bits are a function of key and place, so that compilers for accelerators can leave out those of other devices and
+  mostly do; XLA for CPUs draws them all and drops most (see docs/scaling.md).
 
   Args:
     sample: shape -> array.
