@@ -242,7 +242,8 @@ class Trainer:
           peeked = self._select(state.peeked, state, self.score(state.average, 'test'))
           state = dataclasses.replace(state, peeked=peeked)
         progress.update(step, f'validation {score.mean():.4f}')
-        if step < end and hosts.agree(lambda: time.monotonic() - saved >= self.recipe.train.checkpoint_seconds):  # noqa: B023  # Called here and now.
+        due = time.monotonic() - saved >= self.recipe.train.checkpoint_seconds
+        if step < end and hosts.agree(lambda due=due: due):
           writer.flush()
           checkpoints.save(step, state)
           saved = time.monotonic()
