@@ -163,15 +163,11 @@ def _cosine(a, b):
   return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
 
 
-_TWO = ('audio', 'pose')
-
-
 @pytest.mark.parametrize(
   ('name', 'encoder', 'names'),
   [
     ('concat+dropout', 'tcn', _NAMES),
-    ('dream', 'tcn', _TWO),
-    ('mult+dropout', 'tcn', _TWO),
+    ('dream', 'tcn', ('audio', 'pose')),
     *(
       pytest.param(name, encoder, _NAMES, marks=pytest.mark.slow)
       for name, encoder in _CASES
