@@ -24,7 +24,12 @@ _TRAINED = tuple(
 )
 # Encoders are those of every method: the transformer is looked at once with latents and once with tokens.
 _CASES = [*((name, 'tcn') for name in _TRAINED), ('dream', 'transformer'), ('mult+dropout', 'transformer')]
-_EVERY = pytest.mark.parametrize(('name', 'encoder'), _CASES)
+# Methods with layers of their own over time or tokens, and the plainest; the others only share the encoders.
+_QUICK = ('dream', 'concat+dropout', 'mult+dropout', 'tfr-net')
+_EVERY = pytest.mark.parametrize(
+  ('name', 'encoder'),
+  [case if case[0] in _QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in _CASES],
+)
 _KEPT = np.array([[1, 1, 0, 1], [0, 0, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1]], np.float32)
 _NAMES = small_spec().names
 _WIDTH = 8
