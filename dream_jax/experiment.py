@@ -141,6 +141,7 @@ def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[di
   if method.module is None:
     predictor, params = ConstantPredictor(workbench.prepared, recipe.num_seeds), None
   else:
+    print(f'{method.name}: compiling', flush=True)
     trainer = workbench.trainer(method)
     trained = trainer.run(workdir)
     predictor, params = trainer.programs.predictor, trained.best.params

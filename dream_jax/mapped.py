@@ -61,10 +61,11 @@ class MappedSteps:
     self._pmap, self._devices = how == 'pmap', mesh.size
     self._shardings = jax.tree.map(lambda x: x.sharding, state)
     if self._pmap:
-      if mesh.shape['seed'] > 1 or jax.process_count() > 1:
+      if jax.process_count() > 1:
+        raise UserError(f'config.parallel=pmap is for one process; there are {jax.process_count()}: set it to jit')
+      if mesh.shape['seed'] > 1:
         raise UserError(
-          'config.parallel=pmap spreads the rows of a batch over the devices of one host; set config.mesh.seed=1 there,'
-          ' or config.parallel=jit'
+          'config.parallel=pmap spreads the rows of a batch and no seeds; set config.mesh.seed=1 or config.parallel=jit'
         )
       step = jax.pmap(
         steps,

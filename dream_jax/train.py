@@ -201,6 +201,8 @@ class Trainer:
       found = checkpoints.restore_latest(dataclasses.replace(abstract, peeked=abstract.best) if self.peek else abstract)
       state = self.first_state() if found is None else found[1]
       step = 0 if found is None else found[0]
+      if 0 < step < self.schedule.num_steps:
+        print(f'{self.method.name}: continues at step {step} of {self.schedule.num_steps}', flush=True)
       start = time.perf_counter()
       with (
         MetricsWriter(workdir, self.method.name, resume_step=step if found else -1, enabled=hosts.is_main()) as writer,

@@ -107,7 +107,7 @@ run_jobset() {
   [[ $topology =~ ^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$ ]] || refuse "--topology=$topology must look like 4x4 or 2x2x2"
   [[ -z $chips || $chips =~ ^[1-9][0-9]?$ ]] || refuse "--chips=$chips is no number of chips"
   [[ $restarts =~ ^[0-9]+$ ]] || refuse "--restarts=$restarts is no whole number"
-  [[ $service_account =~ $label ]] || refuse "--service-account=$service_account is no name of an account"
+  [[ $service_account =~ $label ]] || refuse "--service-account=$service_account is no name of an account; expected lower-case letters, digits and -"
   [[ $bucket =~ ^gs://[a-z0-9][-_.a-z0-9]*(/[-_.A-Za-z0-9/]*)?$ ]] || refuse "--bucket=gs://NAME is missing: the hosts must share the workdir, and pods keep nothing"
   bucket=${bucket#gs://}
   bucket=${bucket%/}

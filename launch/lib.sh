@@ -322,7 +322,10 @@ ask() {
     echo GONE
   else
     # A passing fault of the network must not look like a machine that is gone.
-    say "gcloud: $(grep -m 1 ERROR "$scratch/ask" || tail -n 1 "$scratch/ask")"
+    say "gcloud: $(head -n 8 "$scratch/ask")"
+    if grep -qi 'attribute \[project\]' "$scratch/ask"; then
+      say 'no project is set: gcloud config set project ID'
+    fi
     return 1
   fi
 }

@@ -104,7 +104,7 @@ check() {
   [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts=$attempts is no positive whole number"
   [[ -z $hosts || $hosts =~ ^[1-9][0-9]*$ ]] || refuse "--hosts=$hosts is no positive whole number"
   if [ -n "$bucket" ]; then
-    [[ $bucket =~ ^gs://[a-z0-9][-_.a-z0-9]*(/[-_.A-Za-z0-9/]*)?$ ]] || refuse "--bucket=$bucket must look like gs://NAME or gs://NAME/FOLDER"
+    [[ $bucket =~ ^gs://[a-z0-9][-_.a-z0-9]*(/[-_.A-Za-z0-9/]*)?$ ]] || refuse "--bucket=$bucket must look like gs://NAME or gs://NAME/FOLDER; a NAME is lower-case letters, digits and -_."
     bucket=${bucket#gs://}
     bucket=${bucket%/}
   fi

@@ -148,7 +148,9 @@ def two(job, tmp_path_factory):
   assert undisturbed.finish() == [0, 0], undisturbed.output
   assert 'results:' in undisturbed.output[0]
   # Process 0 speaks for all; the runtime's own greeting is not ours.
-  assert [line for line in undisturbed.output[1].splitlines() if '[Gloo]' not in line] == []
+  said = [line for line in undisturbed.output[1].splitlines() if '[Gloo]' not in line]
+  assert len(said) == 1, said
+  assert said[0].startswith('joining the other processes, process 0 at 127.0.0.1:')
   return workdir
 
 

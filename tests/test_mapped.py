@@ -148,6 +148,26 @@ def test_pmap_of_a_mesh_with_seeds_is_refused(prepared):
     )
 
 
+@pytest.mark.parametrize(
+  ('sizes', 'words'),
+  [
+    ((3, -1), 'config.mesh.seed is 3; 8 devices cannot be divided by it'),
+    ((-1, 5), 'config.mesh.data is 5; 8 devices cannot be divided by it'),
+    ((2, 2), 'config.mesh asks for 2 x 2 devices; there are 8'),
+    ((-1, -1), 'are both -1'),
+  ],
+)
+def test_mesh_that_does_not_fit_the_devices_is_refused(sizes, words):
+  with pytest.raises(UserError) as told:
+    make_mesh(*sizes)
+  assert words in str(told.value)
+
+
+def test_mesh_fills_what_is_left():
+  assert dict(make_mesh(-1, 2).shape) == {'seed': 4, 'data': 2}
+  assert dict(make_mesh(2, -1).shape) == {'seed': 2, 'data': 4}
+
+
 def test_seeds_that_do_not_divide_are_refused(prepared):
   recipe = small_recipe(num_seeds=3, train__batch_size=_ROWS)
   with pytest.raises(UserError, match='num_seeds is 3; 8 devices share the seeds'):

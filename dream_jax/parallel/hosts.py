@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from dream_jax.errors import UserError
 
 # Seconds without a sign of life after which a process counts as dead and ends all; and to wait for all to start.
 _HEARTBEAT, _START = 30, 300
+_LAST_WORDS = 3
 
 
 _asked_to_stop = False
@@ -38,6 +40,8 @@ def start(cluster: Cluster | None) -> None:
   if cluster is None:
     signal.signal(signal.SIGTERM, _ask_to_stop)
     return
+  where = 'as the cluster says' if cluster.coordinator is None else f'process 0 at {cluster.coordinator}'
+  print(f'joining the other processes, {where}; waiting up to {_START} s for all', flush=True)
   try:
     # It listens to SIGTERM itself.
     jax.distributed.initialize(
@@ -115,6 +119,8 @@ def leave(code: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
   if code:
+    # Most mistakes are found by all at once: let each say so before the first exit ends the others.
+    time.sleep(_LAST_WORDS if code == 2 else 0)
     # A proper farewell would wait for the others, who wait for us in some collective.
     os._exit(code)
   wait('done')

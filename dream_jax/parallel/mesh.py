@@ -33,6 +33,9 @@ def make_mesh(seed: int = 1, data: int = -1, devices: Sequence[Any] | None = Non
   count = len(devices)
   if seed == -1 and data == -1:
     raise UserError('config.mesh.seed and config.mesh.data are both -1; set one of them')
+  chosen, field = (data, 'data') if seed == -1 else (seed, 'seed')
+  if -1 in (seed, data) and count % chosen:
+    raise UserError(f'config.mesh.{field} is {chosen}; {count} devices cannot be divided by it')
   seed, data = (count // data if seed == -1 else seed), (count // seed if data == -1 else data)
   if seed * data != count or not count:
     raise UserError(f'config.mesh asks for {seed} x {data} devices; there are {count}: their product must be {count}')
