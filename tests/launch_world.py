@@ -62,8 +62,11 @@ hosts = sorted(world.glob('host*'))
 for number, fault in enumerate(json.loads((world / 'faults').read_text())):
   used = world / f'used_{number}'
   done = len(used.read_text()) if used.exists() else 0
-  if all(w in text for w in fault['words']) and done < fault.get('times', 1):
+  skip = fault.get('skip', 0)
+  if all(w in text for w in fault['words']) and done < skip + fault.get('times', 1):
     used.write_text('x' * (done + 1))
+    if done < skip:
+      continue
     time.sleep(fault.get('after', 0))
     if 'vm' in fault:
       vm.write_text(fault['vm'])

@@ -126,15 +126,10 @@ def test_recreating_waits_for_capacity(world):
   world.behave(LONG_ONCE)
   world.faults(
     {'words': ['remote.sh follow'], 'code': 255, 'vm': 'GONE', 'wipe': True},
-    {'words': ['tpu-vm create'], 'times': 0},
+    {'words': ['tpu-vm create'], 'skip': 1, 'times': 2, 'code': 1, 'err': 'ERROR: no more capacity in the zone'},
   )
-  process = world.start('tpu_vm.sh', 'run', *TPU, '--', *ARGUMENTS)
-  until(lambda: world.calls('remote.sh start'))
-  world.faults(
-    {'words': ['remote.sh follow'], 'code': 255, 'vm': 'GONE', 'wipe': True},
-    {'words': ['tpu-vm create'], 'times': 2, 'code': 1, 'err': 'ERROR: no more capacity in the zone'},
-  )
-  output = process.communicate(timeout=240)[0]
+  process = world.launch('tpu_vm.sh', 'run', *TPU, '--', *ARGUMENTS)
+  output = process.stdout + process.stderr
   assert process.returncode == 0, output
   assert output.count('try another zone') == 2
   assert len(world.calls('tpu-vm create')) == 4
