@@ -42,14 +42,6 @@ def get_config(variant: str = ''):
   config.controls = ()
   config.study.methods = (*ABLATIONS, *CONTROLS)
   config.study.peek = config.study.valuation = False
-  config.protocols = (
-    'modality/zeros',
-    'modality/noise',
-    'modality/swap',
-    'subset/zeros',
-    'subset/swap',
-    'imbalanced/zeros',
-  )
   if variant in ('', 'digits', 'quick'):
     config.name = 'ablation_digits'
     config.data.name = 'digits'

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dream_jax.errors import UserError
+from dream_jax.errors import Preempted, UserError
 from dream_jax.parallel import hosts
 from dream_jax.writers import write_json
 
@@ -31,6 +31,8 @@ _SEAL = 'sha256.json'
 
 class Checkpoints:
   """The checkpoints of one method; always used as a context manager, which waits for the save in flight.
+
+  Not after a failure in one of several processes: its save waits for others, who may be dead or wait for this one.
 
   Args:
     directory: folder of this method's checkpoints; made by the first save.
@@ -126,8 +128,9 @@ class Checkpoints:
   def __enter__(self) -> 'Checkpoints':
     return self
 
-  def __exit__(self, *_: object) -> None:
-    self.close()
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    if kind is None or issubclass(kind, Preempted) or not hosts.several():
+      self.close()
 
   def _manager(self, kind: str, *, write: bool) -> ocp.CheckpointManager:
     if write and self._read_only:

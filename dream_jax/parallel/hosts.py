@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +23,9 @@ from jax.experimental import multihost_utils
 from dream_jax.cluster import Cluster
 from dream_jax.errors import UserError
 
-# Seconds without a sign of life after which a process counts as dead and ends all; and to wait for all to start.
-_HEARTBEAT, _START = 30, 300
-_LAST_WORDS = 3
-
+# Seconds without a sign of life after which a process counts as dead and ends all; that all have to start; and between
+# a mistake and the exit that ends the others.
+_HEARTBEAT, _START, _LAST_WORDS = 30, 300, 3
 
 _asked_to_stop = False
 _points = itertools.count()
@@ -40,8 +40,17 @@ def start(cluster: Cluster | None) -> None:
   if cluster is None:
     signal.signal(signal.SIGTERM, _ask_to_stop)
     return
-  where = 'as the cluster says' if cluster.coordinator is None else f'process 0 at {cluster.coordinator}'
+  if cluster.coordinator is None:
+    where = 'as the cluster says'
+    hint = 'expected Cloud TPU, GKE or Slurm; elsewhere give --coordinator=HOST:PORT --num_processes=N --process_id=I'
+  else:
+    where = f'process 0 at {cluster.coordinator}'
+    hint = f'expected process 0 to listen at {cluster.coordinator} and all {cluster.num_processes} processes to start'
   print(f'joining the other processes, {where}; waiting up to {_START} s for all', flush=True)
+  # The runtime would abort the process without a word of why.
+  patience = threading.Timer(_START, _give_up, [f'the processes did not find each other in {_START} s; {hint}'])
+  patience.daemon = True
+  patience.start()
   try:
     # It listens to SIGTERM itself.
     jax.distributed.initialize(
@@ -49,15 +58,13 @@ def start(cluster: Cluster | None) -> None:
       cluster.num_processes,
       cluster.process_id,
       heartbeat_timeout_seconds=_HEARTBEAT,
-      initialization_timeout=_START,
+      initialization_timeout=2 * _START,
     )
   except (RuntimeError, ValueError) as error:
     reason = (str(error).splitlines() or [''])[0][:200]
-    if cluster.coordinator is None:
-      hint = 'expected Cloud TPU, GKE or Slurm; elsewhere give --coordinator=HOST:PORT --num_processes=N --process_id=I'
-    else:
-      hint = f'expected process 0 to listen at {cluster.coordinator} and all {cluster.num_processes} processes to start'
     raise UserError(f'the processes did not find each other ({reason}); {hint}') from error
+  finally:
+    patience.cancel()
   if jax.process_index():
     sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115  # Until the process ends.
   if jax.default_backend() == 'cpu' and jax.local_device_count() > 1 and several():
@@ -126,6 +133,11 @@ def leave(code: int) -> int:
   wait('done')
   jax.distributed.shutdown()
   return code
+
+
+def _give_up(message: str) -> None:
+  print(f'dream_jax: {message}', file=sys.stderr, flush=True)
+  os._exit(2)
 
 
 def _ask_to_stop(*_: Any) -> None:
