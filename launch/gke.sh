@@ -54,8 +54,7 @@ while [ $# -gt 0 ]; do
       arguments=("$@")
       break
       ;;
-    --config* | --workdir* | --mode*) refuse "$1 is for dream_jax.main; write it after --" ;;
-    *) refuse "unknown flag $1; --help lists them" ;;
+    *) unknown_flag "$1" ;;
   esac
   shift
 done

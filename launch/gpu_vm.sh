@@ -57,37 +57,25 @@ parse() {
     case $1 in
       --help) usage "$0"; exit 0 ;;
       --host | --host=*) host=$(value "$1") ;;
-      --name | --name=*) name=$(value "$1") ;;
-      --zone | --zone=*) zone=$(value "$1") ;;
-      --project | --project=*) project=$(value "$1") ;;
       --machine | --machine=*) machine=$(value "$1") ;;
       --gpu | --gpu=*) gpu=$(value "$1") ;;
       --image-family | --image-family=*) image_family=$(value "$1") ;;
       --image-project | --image-project=*) image_project=$(value "$1") ;;
       --disk | --disk=*) disk=$(value "$1") ;;
-      --attempts | --attempts=*) attempts=$(value "$1") ;;
-      --run | --run=*) run_folder=$(value "$1") ;;
-      --to | --to=*) to=$(value "$1") ;;
-      --create-flag | --create-flag=*) create_flags+=("$(value "$1")") ;;
-      --spot) spot=1 ;;
-      --dry-run) dry_run=1 ;;
       --)
         shift
         arguments=("$@")
         break
         ;;
-      --config* | --workdir* | --mode*) refuse "$1 is for dream_jax.main; write it after --" ;;
-      *) refuse "unknown flag $1; --help lists them" ;;
+      *) machine_flag "$1" || unknown_flag "$1" ;;
     esac
     shift
   done
 }
 
 check() {
-  check_name "$name"
-  [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts=$attempts is no positive whole number"
+  check_machine
   [[ -z $gpu || $gpu =~ ^[-a-z0-9]+:[1-9][0-9]*$ ]] || refuse "--gpu=$gpu must look like nvidia-tesla-t4:1"
-  [[ -z $run_folder || $run_folder =~ ^[A-Za-z0-9][-_.,=+A-Za-z0-9/]*$ && $run_folder != *..* ]] || refuse "--run=$run_folder must name a folder below runs/"
   if [ -n "$host" ]; then
     [[ $host != -* ]] || refuse "--host=$host must look like user@machine"
     [ -z "$zone" ] || refuse "--zone is for Compute Engine; leave it out with --host"
@@ -102,13 +90,7 @@ check() {
     place=("--zone=$zone")
     [ -z "$project" ] || place+=("--project=$project")
   fi
-  case $word in
-    run | all)
-      [ ${#arguments[@]} -gt 0 ] || refuse 'nothing to run; write the flags of dream_jax.main after --, such as -- --config=configs/digits.py'
-      check_arguments "${arguments[@]}"
-      ;;
-    *) [ ${#arguments[@]} -eq 0 ] || refuse "$word takes nothing after --" ;;
-  esac
+  check_after ${arguments[@]+"${arguments[@]}"}
 }
 
 # Connections through which nothing comes for three minutes are given up: the machine may be gone.

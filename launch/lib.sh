@@ -72,6 +72,54 @@ value() {
   printf '%s' "$text"
 }
 
+# machine_flag FLAG: a flag that scripts of a machine share; false for any other.
+# shellcheck disable=SC2034  # The scripts read what is set here.
+machine_flag() {
+  # An exit of its own: `set -e` sleeps in a function whose answer is looked at.
+  case $1 in
+    --name | --name=*) name=$(value "$1") || exit ;;
+    --zone | --zone=*) zone=$(value "$1") || exit ;;
+    --project | --project=*) project=$(value "$1") || exit ;;
+    --attempts | --attempts=*) attempts=$(value "$1") || exit ;;
+    --run | --run=*) run_folder=$(value "$1") || exit ;;
+    --to | --to=*) to=$(value "$1") || exit ;;
+    --create-flag | --create-flag=*)
+      local flag
+      flag=$(value "$1") || exit
+      create_flags+=("$flag")
+      ;;
+    --spot) spot=1 ;;
+    --dry-run) dry_run=1 ;;
+    *) return 1 ;;
+  esac
+}
+
+# unknown_flag FLAG: says why not.
+unknown_flag() {
+  case $1 in
+    --config* | --workdir* | --mode*) refuse "$1 is for dream_jax.main; write it after --" ;;
+    *) refuse "unknown flag $1; --help lists them" ;;
+  esac
+}
+
+# check_machine: what `machine_flag` took.
+check_machine() {
+  check_name "$name"
+  [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts=$attempts is no positive whole number"
+  [[ -z $run_folder || $run_folder =~ ^[A-Za-z0-9][-_.,=+A-Za-z0-9/]*$ && $run_folder != *..* ]] || refuse "--run=$run_folder must name a folder below runs/"
+}
+
+# check_after ARGUMENT...: what stands after --, for the word.
+check_after() {
+  case $word in
+    run | all)
+      [ $# -gt 0 ] || refuse 'nothing to run; write the flags of dream_jax.main after --, such as -- --config=configs/digits.py'
+      check_arguments "$@"
+      ;;
+    *) [ $# -eq 0 ] || refuse "$word takes nothing after --" ;;
+  esac
+}
+
 check_name() {
   [[ $1 =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] || refuse "--name=$1 must be lower-case letters, digits and hyphens, at most 40, a letter first"
 }

@@ -71,27 +71,17 @@ parse() {
   while [ $# -gt 0 ]; do
     case $1 in
       --help) usage "$0"; exit 0 ;;
-      --name | --name=*) name=$(value "$1") ;;
-      --zone | --zone=*) zone=$(value "$1") ;;
-      --project | --project=*) project=$(value "$1") ;;
       --type | --type=*) type=$(value "$1") ;;
       --runtime | --runtime=*) runtime=$(value "$1") ;;
       --hosts | --hosts=*) hosts=$(value "$1") ;;
       --bucket | --bucket=*) bucket=$(value "$1") ;;
-      --attempts | --attempts=*) attempts=$(value "$1") ;;
-      --run | --run=*) run_folder=$(value "$1") ;;
-      --to | --to=*) to=$(value "$1") ;;
-      --create-flag | --create-flag=*) create_flags+=("$(value "$1")") ;;
-      --spot) spot=1 ;;
       --queued) queued=1 ;;
-      --dry-run) dry_run=1 ;;
       --)
         shift
         arguments=("$@")
         break
         ;;
-      --config* | --workdir* | --mode*) refuse "$1 is for dream_jax.main; write it after --" ;;
-      *) refuse "unknown flag $1; --help lists them" ;;
+      *) machine_flag "$1" || unknown_flag "$1" ;;
     esac
     shift
   done
@@ -100,15 +90,13 @@ parse() {
 check() {
   [ -n "$name" ] || refuse "--name=NAME is missing"
   [ -n "$zone" ] || refuse "--zone=ZONE is missing, such as --zone=us-central2-b"
-  check_name "$name"
-  [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts=$attempts is no positive whole number"
+  check_machine
   [[ -z $hosts || $hosts =~ ^[1-9][0-9]*$ ]] || refuse "--hosts=$hosts is no positive whole number"
   if [ -n "$bucket" ]; then
     [[ $bucket =~ ^gs://[a-z0-9][-_.a-z0-9]*(/[-_.A-Za-z0-9/]*)?$ ]] || refuse "--bucket=$bucket must look like gs://NAME or gs://NAME/FOLDER; a NAME is lower-case letters, digits and -_."
     bucket=${bucket#gs://}
     bucket=${bucket%/}
   fi
-  [[ -z $run_folder || $run_folder =~ ^[A-Za-z0-9][-_.,=+A-Za-z0-9/]*$ && $run_folder != *..* ]] || refuse "--run=$run_folder must name a folder below runs/"
   case $word in
     create | run | all)
       [ -n "$type" ] || refuse "--type=TYPE is missing, such as --type=v4-8"
@@ -125,14 +113,8 @@ check() {
       fi
       ;;
   esac
-  case $word in
-    run | all)
-      [ ${#arguments[@]} -gt 0 ] || refuse 'nothing to run; write the flags of dream_jax.main after --, such as -- --config=configs/digits.py'
-      check_arguments "${arguments[@]}"
-      if [ "$hosts" -gt 1 ]; then arguments=(--distributed "${arguments[@]}"); fi
-      ;;
-    *) [ ${#arguments[@]} -eq 0 ] || refuse "$word takes nothing after --" ;;
-  esac
+  check_after ${arguments[@]+"${arguments[@]}"}
+  if [ ${#arguments[@]} -gt 0 ] && [ "$hosts" -gt 1 ]; then arguments=(--distributed "${arguments[@]}"); fi
   need_gcloud
   place=("--zone=$zone")
   [ -z "$project" ] || place+=("--project=$project")
