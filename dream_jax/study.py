@@ -37,7 +37,7 @@ from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
 from dream_jax.programs import Programs
 from dream_jax.provenance import code_digest
-from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config, recipe_of
+from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
 from dream_jax.runs import VECTOR_FIELDS, Runs
@@ -130,7 +130,6 @@ def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[st
     chosen: settings that a search chose for the method.
   """
   method, train = find_method(unit.method), dataclasses.asdict(recipe.train)
-  recipe = recipe_of(method, recipe)
   for field in EXECUTION_FIELDS:
     train.pop(field.removeprefix('train.'), None)
   own = method.module is not None and issubclass(method.module, Dream)
@@ -139,7 +138,7 @@ def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[st
   content = {
     'data': data,
     'regime': dataclasses.asdict(missing),
-    'method': {**dataclasses.asdict(method), 'module': None, 'title': None, 'source': None, 'settings': None},
+    'method': {**dataclasses.asdict(method), 'module': None, 'title': None, 'source': None},
     'code': code_digest(method),
     'model': sizes,
     'losses': dataclasses.asdict(recipe.losses) if own else None,

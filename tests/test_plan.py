@@ -288,7 +288,7 @@ def test_batch_that_cannot_be_shared_and_mesh_that_does_not_fit(planner):
   )
   assert odd.program(4, 'strong') is None
   fixed = small_recipe(model__name='concat', num_seeds=4, mesh__seed=3)
-  with pytest.raises(UserError, match='3 x 2 devices; there are 8'):
+  with pytest.raises(UserError, match=r'config\.mesh\.seed is 3; 8 devices cannot be divided by it'):
     plan.Planner(fixed, planner.spec, 64, jax.devices()).program(8, 'weak')
   with pytest.raises(UserError, match=r'config\.num_seeds is 4; 3 devices share the seeds'):
     plan.Planner(fixed, planner.spec, 64, jax.devices()).program(3, 'weak')

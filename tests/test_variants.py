@@ -67,7 +67,7 @@ def test_variants_share_programs_only_where_nothing_compiled_differs():
   assert key('dream[losses.estimator=0.0]') != key('dream')
 
 
-def test_a_run_is_keyed_by_what_the_settings_are_and_not_by_how_they_are_written():
+def test_a_variant_is_a_run_of_its_own():
   recipe = small_recipe()
 
   def key(name, recipe=recipe):
