@@ -9,11 +9,15 @@ import sys
 import jax
 import numpy as np
 import pytest
-from small_runs import small_config, small_prepared, small_spec
+from scipy import special
+from small_runs import jit, small_config, small_prepared, small_spec
 
 import dream_jax
 from dream_jax import api, workdirs
+from dream_jax.calibration import Calibration
+from dream_jax.config_guard import read_config
 from dream_jax.data.datasets import load_dataset
+from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
 from dream_jax.models.registry import build, find_method
 from dream_jax.predict import label_scale
@@ -60,6 +64,28 @@ def test_best_seed_of_validation_is_the_default(workdir, predictor):
   scores = workdirs.read_method(str(workdir), 'dream').facts['validation_score']
   assert predictor.seed == int(np.argmax(scores))
   assert predictor.method == 'dream'
+
+
+def test_confidence_is_put_right_as_was_fitted_for_the_seed(workdir, test_split, tmp_path):
+  copy = tmp_path / 'run'
+  shutil.copytree(workdir, copy)
+  path = copy / 'methods' / 'dream.json'
+  content = json.loads(path.read_text())
+  content['facts']['validation_score'] = [0.1, 0.9]
+  path.write_text(json.dumps(content))
+  stored = [Calibration(**c) for c in content['rows'][0]['calibration']]
+  assert len({c.temperature for c in (*stored, Calibration())}) == 3
+  predictor, inputs = dream_jax.load(copy), _rows(test_split, slice(0, 8))
+  assert (predictor.seed, predictor.calibration) == (1, stored[1])
+  assert dream_jax.load(copy, seed=0).calibration == stored[0]
+  apply = jit(dream_jax.make_apply(read_config(str(copy)), spec=predictor.spec).apply)
+  raw, out = apply(predictor.params, standardise(predictor.statistics, predictor.spec, inputs)), predictor(inputs)
+  wanted = special.softmax(np.asarray(raw.prediction) / stored[1].temperature, axis=-1)
+  np.testing.assert_allclose(out.prediction, wanted, rtol=1e-4, atol=1e-5)
+  # The temperature is of the fused logits; it says nothing about those of one modality.
+  assert out.unimodal_predictions is not None
+  wanted = special.softmax(np.asarray(raw.unimodal_predictions), axis=-1)
+  np.testing.assert_allclose(out.unimodal_predictions, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_size_does_not_matter(predictor, test_split):

@@ -1,5 +1,6 @@
 """Checkpoints come back to the bit, or the message says which folder or array is wrong; nothing is lost to a kill."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,11 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dream_jax.checkpoints import Checkpoints
-from dream_jax.errors import UserError
+from dream_jax.errors import Preempted, UserError
+from dream_jax.parallel import hosts
 
 
 class State(NamedTuple):
@@ -186,6 +189,30 @@ def test_full_disk_is_an_os_error_before_the_first_byte(tmp_path, monkeypatch):
     checkpoints.save(1, _state(1))
   assert caught.value.errno == 28
   assert list((tmp_path / 'state').iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ('several', 'error', 'waits'),
+  [(True, RuntimeError, False), (True, Preempted, True), (True, None, True), (False, RuntimeError, True)],
+)
+def test_only_a_failure_in_one_of_several_processes_does_not_wait(tmp_path, monkeypatch, several, error, waits):
+  closed, close = [], ocp.CheckpointManager.close
+
+  def count(manager):
+    closed.append(manager.directory.name)
+    close(manager)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'close', count)
+  monkeypatch.setattr(hosts, 'several', lambda: several)
+  checkpoints = Checkpoints(tmp_path)
+  with contextlib.suppress(RuntimeError, Preempted), checkpoints:
+    checkpoints.save_best(1, _state(1).params)
+    checkpoints.save(1, _state(1))
+    if error:
+      raise error
+  assert sorted(closed) == (['best', 'state'] if waits else [])
+  assert (tmp_path / 'state' / '1' / 'sha256.json').exists() == waits
+  checkpoints.close()  # A process that failed would have left by now; this one has other tests to run.
 
 
 _SAVER = """

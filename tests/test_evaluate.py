@@ -10,6 +10,7 @@ from jax.sharding import AxisType, Mesh
 from scipy import stats
 from small_runs import FAST_COMPILE, small_prepared, small_recipe
 
+from dream_jax import calibration
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import eval_batches
 from dream_jax.data.protocols import conditions
@@ -119,10 +120,11 @@ class _Scripted:
   """Stands in for a Predictor: random outputs, remembered, so that their metrics can be computed another way."""
 
   def __init__(self, spec, unimodal=False):
-    self._spec, self._unimodal, self._rng, self.given = spec, unimodal, np.random.default_rng(0), []
+    self._spec, self._unimodal, self._rng = spec, unimodal, np.random.default_rng(0)
+    self.given, self.validation, self.read = [], [], []
 
   def split(self, params, inputs, split, *, missing, seed, **_):
-    del params, seed
+    del params
     n = len(inputs.prepared.splits[split])
     m, c = self._spec.num_modalities, self._spec.num_outputs
     lead = (_SEEDS, n, m) if self._unimodal else (_SEEDS, n)
@@ -135,8 +137,11 @@ class _Scripted:
         outputs[part] = self._rng.uniform(size=(_SEEDS, n, m)).astype(np.float32)
     rate = missing.rate if missing.kind == 'modality' else 0.4
     outputs['kept'] = (self._rng.uniform(size=(n, m)) >= (0 if missing.kind == 'none' else rate)).astype(np.float32)
-    if split == 'test':  # Confidence is fitted on validation first.
+    if split == 'test':
       self.given.append(outputs)
+    else:  # Confidence is fitted on it.
+      self.validation.append(outputs)
+      self.read.append((split, missing, seed))
     return outputs
 
 
@@ -196,6 +201,31 @@ def test_single_modalities_fill_a_row_each(task):
     for s in range(_SEEDS):
       for metric, value in _by_sklearn(task, scripted.given[0]['unimodal_predictions'][s][:, m], label).items():
         np.testing.assert_allclose(row.protocols['complete']['metrics'][metric][0][s], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize(('name', 'task'), [*(('dream', task) for task in TASKS), ('unimodal', 'multiclass')])
+def test_confidence_is_fitted_on_all_draws_of_validation_and_measured_on_test(name, task):
+  prepared, single, missing = _prepared(task), name == 'unimodal', Missing('modality', 0.3)
+  spec, scripted = prepared.spec, _Scripted(prepared.spec, unimodal=single)
+  rows = evaluate_method(
+    find_method(name), scripted, None, _inputs(prepared), ('modality/noise',), seed=3, trained_under=missing, draws=3
+  )
+  assert scripted.read == [('validation', missing, seed) for seed in (3, 4, 5)]
+  truth = np.concatenate([prepared.splits['validation'].label] * 3)
+  for m, row in enumerate(rows):
+    fitted, measured = (
+      [o['unimodal_predictions'][:, :, m] if single else o['prediction'] for o in given]
+      for given in (scripted.validation, scripted.given)
+    )
+    wanted = tuple(calibration.fit(spec, p, truth) for p in np.concatenate(fitted, axis=1))
+    assert row.calibration == wanted
+    assert len(set(wanted)) == _SEEDS  # So that one seed's number for another would show.
+    metrics = [entry['metrics'] for entry in row.protocols.values()]
+    for s in range(_SEEDS):
+      each = [calibration.measure(spec, wanted[s], p[s], prepared.splits['test'].label) for p in measured]
+      for metric in each[0]:
+        values = [by_seed[s] for found in metrics for by_seed in found[metric]]
+        np.testing.assert_allclose(values, [e[metric] for e in each], rtol=1e-9, err_msg=metric)
 
 
 def test_recognition_is_scored_over_all_slots_of_a_protocol():
