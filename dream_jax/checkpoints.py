@@ -3,6 +3,7 @@
 On the disk: `DIRECTORY/state/STEP` (what training resumes from, the last few) and `DIRECTORY/best/STEP` (what selection
 chose, one). A save that was killed half-way leaves a temporary folder that the next writer removes. A finished save
 is sealed with the hashes of its files: TensorStore does not notice a flipped bit in an array and returns wrong numbers.
+A bucket keeps checksums of its own; there Orbax marks a whole save, for want of renames.
 """
 
 import errno
@@ -11,7 +12,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from dream_jax import storage
 from dream_jax.errors import Preempted, UserError
 from dream_jax.parallel import hosts
 from dream_jax.writers import write_json
@@ -41,11 +43,11 @@ class Checkpoints:
   """
 
   def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int = 2, read_only: bool = False):
-    self._directory = Path(directory).absolute()
+    self._directory = storage.place(directory if storage.in_bucket(directory) else os.path.abspath(directory))
     self._max_to_keep = max_to_keep
     self._read_only = read_only
     self._managers: dict[str, ocp.CheckpointManager] = {}
-    self._unsealed: list[Path] = []
+    self._unsealed: list[epath.Path] = []
 
   def save(self, step: int, state: Any) -> None:
     """Starts saving `state`; the arrays may be donated as soon as this returns.
@@ -153,13 +155,14 @@ class Checkpoints:
     """Writes the hashes of the saves that are finished; those of a save that was dropped meanwhile are not missed."""
     folders, self._unsealed = self._unsealed, []
     for folder in folders:
-      if hosts.is_main() and folder.is_dir():
+      if hosts.is_main() and not storage.in_bucket(folder) and folder.is_dir():
         write_json(folder / _SEAL, _hashes(folder))
 
   def _require_space(self, tree: Any) -> None:
     """Refuses before the first byte: a disk that fills up during a save makes Orbax's threads print tracebacks."""
     needed = sum(getattr(leaf, 'nbytes', 0) for leaf in jax.tree.leaves(tree))
-    if shutil.disk_usage(self._directory).free < needed:
+    free = storage.free_bytes(self._directory)
+    if free is not None and free < needed:
       raise OSError(
         errno.ENOSPC, f'{os.strerror(errno.ENOSPC)} for a checkpoint of {needed:,} bytes', str(self._directory)
       )
@@ -175,7 +178,7 @@ class Checkpoints:
       return None
     folder = self._directory / kind / str(step)
     manager = self._manager(kind, write=False)
-    if hosts.is_main():
+    if hosts.is_main() and not storage.in_bucket(folder):
       _check_seal(folder)
     try:
       metadata = manager.item_metadata(step)
@@ -193,13 +196,13 @@ class Checkpoints:
       raise _damaged(folder, f'{type(error).__name__}: {reason}') from error
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def _hashes(folder: epath.Path) -> dict[str, str]:
   """Relative path -> SHA-256 of every file below `folder`, but for the seal."""
-  files = sorted(path for path in folder.rglob('*') if path.is_file() and path.name != _SEAL)
+  files = sorted(path for path in Path(folder).rglob('*') if path.is_file() and path.name != _SEAL)
   return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _check_seal(folder: Path) -> None:
+def _check_seal(folder: epath.Path) -> None:
   """Compares the files with their hashes; a save that was killed before it was sealed is left to Orbax to judge."""
   try:
     expected = json.loads((folder / _SEAL).read_text(encoding='utf-8'))
@@ -213,14 +216,14 @@ def _check_seal(folder: Path) -> None:
       raise _damaged(folder, f'{name} is {"changed" if name in found else "gone"}')
 
 
-def _damaged(folder: Path, reason: str) -> UserError:
+def _damaged(folder: epath.Path, reason: str) -> UserError:
   return UserError(
     f'checkpoint {folder} cannot be read ({reason}); it is damaged: remove that folder to go on from the save before'
     ' it, or start again in another --workdir'
   )
 
 
-def _check_tree(folder: Path, found: Any, expected: Any) -> None:
+def _check_tree(folder: epath.Path, found: Any, expected: Any) -> None:
   """Compares two trees leaf by leaf, by name, so that the message can name the leaf that differs."""
   have, want = _leaves(found), _leaves(expected)
   different = [name for name in want if want[name] != have.get(name)] + [name for name in have if name not in want]
@@ -260,7 +263,7 @@ def _placed(leaf: Any) -> Any:
 
 
 @contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
+def _disk_errors(directory: epath.Path) -> Iterator[None]:
   """TensorStore reports the disk's errors as ValueError with the number inside; they are OSErrors to us."""
   try:
     yield

@@ -3,11 +3,11 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from dream_jax import storage
 from dream_jax.errors import UserError
 from dream_jax.ledger import LEDGER_FILE
 from dream_jax.parallel import hosts
@@ -31,7 +31,7 @@ def check_workdir(
     UserError: the workdir is a file, cannot be made or holds a study, its config.json cannot be read, or the configs
       differ; the fields are named.
   """
-  folder = Path(workdir)
+  folder = storage.place(workdir)
   if folder.exists() and not folder.is_dir():
     raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
   if (folder / LEDGER_FILE).exists():
@@ -56,7 +56,7 @@ def check_workdir(
 def check_shared(workdir: str | os.PathLike[str]) -> None:
   """Raises UserError where another process cannot see the workdir: each writes its part of a checkpoint into it."""
   hosts.wait('workdir')
-  if not (Path(workdir) / CONFIG_FILE).exists():
+  if not (storage.place(workdir) / CONFIG_FILE).exists():
     raise UserError(
       f'--workdir={workdir} of process 0 is not there for process {jax.process_index()}; choose a folder that all'
       ' processes share (NFS, a mounted bucket)'
@@ -69,7 +69,7 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
   Raises:
     UserError: there is none, or it cannot be read.
   """
-  path = Path(workdir) / CONFIG_FILE
+  path = storage.place(workdir) / CONFIG_FILE
   try:
     config = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:

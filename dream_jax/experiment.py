@@ -8,15 +8,13 @@ WORKDIR/results.json        all of them, with comparisons
 WORKDIR/report.html         the same to look at
 """
 
-import os
 import time
-from pathlib import Path
 from typing import Any
 
-from dream_jax import workdirs
+from dream_jax import storage, workdirs
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.comparisons import compare
-from dream_jax.config_guard import check_shared, check_workdir
+from dream_jax.config_guard import CONFIG_FILE, check_shared, check_workdir
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.missing import describe
 from dream_jax.data.prepare import Prepared, prepare
@@ -76,7 +74,7 @@ def evaluate(config: Any, workdir: str) -> None:
     UserError: the workdir holds no finished training, or was made with another config.
   """
   recipe = recipe_from_config(config)
-  if not os.path.isfile(os.path.join(workdir, 'config.json')):
+  if not (storage.place(workdir) / CONFIG_FILE).exists():
     raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
   check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
   prepared = load_prepared(recipe)
@@ -182,7 +180,7 @@ def _spent(name: str, facts: dict[str, Any]) -> str:
 def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> None:
   """Assembles `results.json`, writes the report and prints the tables."""
   results = assemble(recipe, prepared, config, workdir)
-  write_json(Path(workdir) / 'results.json', results)
+  write_json(f'{workdir}/results.json', results)
   report = write_report(workdir)
   print(as_text(results))
   seconds = [m for m in results['methods'].values() if m.get('compile_seconds') is not None]

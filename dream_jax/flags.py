@@ -29,7 +29,8 @@ USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [-
                                 [--distributed | --coordinator=HOST:PORT --num_processes=N --process_id=I]
 
   --config    Python file with get_config(); what follows a colon is its argument
-  --workdir   folder of the run (default: runs/NAME[-VARIANT]); the same command again continues where it stopped
+  --workdir   folder of the run, or gs://BUCKET/FOLDER (default: runs/NAME[-VARIANT]); the same command again
+              continues where it stopped
   --mode      train (default): train, select on validation, evaluate, report
               study: many methods and training regimes (config.study), compared; goes on where it stopped
               evaluate: the evaluation again from the checkpoints
@@ -99,10 +100,6 @@ def parse(argv: Sequence[str]) -> Arguments:
   mode, workdir = str(values['mode'].value), str(values['workdir'].value)
   if config is None and (mode in ('train', 'evaluate', 'study', 'plan') or (mode == 'report' and not workdir)):
     raise UserError(f'--mode={mode} needs --config=configs/NAME.py{_known_configs()}')
-  if '://' in workdir:
-    raise UserError(
-      f'--workdir={workdir} is no folder; mount the bucket, with gcsfuse for instance, and give its folder'
-    )
   return Arguments(mode, config, workdir or (default_workdir(name, mode) if name else ''), _cluster(values))
 
 

@@ -34,8 +34,10 @@ def run(arguments: flags.Arguments) -> None:
 
 def _start(arguments: flags.Arguments) -> None:
   """What has to happen before anything asks JAX for its devices."""
-  from dream_jax import compilation
+  from dream_jax import compilation, storage
   from dream_jax.parallel import cores, hosts
+
+  storage.place(arguments.workdir)
 
   if arguments.cluster is None:
     cores.split_for(arguments.config)

@@ -15,14 +15,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dream_jax import workdirs
+from dream_jax import storage, workdirs
 from dream_jax.config_guard import CONFIG_FILE, check_shared
 from dream_jax.data.datasets import Dataset, load_dataset
 from dream_jax.data.prepare import prepare
@@ -86,7 +84,7 @@ def study(config: Any, workdir: str) -> None:
     engine = _Engine(recipe, dataset, regimes, workdir, ledger)
     if hosts.is_main():
       engine.check_data()
-      write_json(Path(workdir) / CONFIG_FILE, plain(config))
+      write_json(f'{workdir}/{CONFIG_FILE}', plain(config))
     check_shared(workdir)
     done = engine.run(units)
     if not hosts.is_main():
@@ -94,7 +92,7 @@ def study(config: Any, workdir: str) -> None:
     finished = [(unit, record, workdirs.read_method(folder, unit.method)) for unit, record, folder in done]
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     results = assemble_study(recipe, config, finished, dataset.spec, sizes)
-    write_json(Path(workdir) / 'results.json', results)
+    write_json(f'{workdir}/results.json', results)
   report = write_report(workdir)
   print(as_text(results))
   print(f'results: {workdir}/results.json')
@@ -320,7 +318,7 @@ def _keep(folder: str, method: str, facts: dict[str, Any], rows: list[Any], *, r
   """Writes the results of a run and drops the rest of it."""
   if hosts.is_main():
     workdirs.write_method(folder, method, facts, rows)
-    shutil.rmtree(os.path.join(folder, rest), ignore_errors=True)
+    storage.remove_folder(os.path.join(folder, rest))
 
 
 def _load(recipe: Recipe) -> Dataset:
@@ -338,7 +336,7 @@ def _load(recipe: Recipe) -> Dataset:
 
 def _check_folder(workdir: str) -> None:
   """Refuses a workdir of another mode: its config and results would be overwritten."""
-  folder = Path(workdir)
+  folder = storage.place(workdir)
   if folder.exists() and not folder.is_dir():
     raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
   if (folder / CONFIG_FILE).exists() and not (folder / LEDGER_FILE).exists():
@@ -350,7 +348,7 @@ def _gradient_facts(folder: str, trainer: Trainer) -> dict[str, Any]:
   names = trainer.prepared.spec.names
   curves: dict[str, list[np.ndarray]] = {name: [] for name in names}
   steps = []
-  for line in Path(folder, METRICS_FILE).read_text(encoding='utf-8').splitlines():
+  for line in (storage.place(folder) / METRICS_FILE).read_text(encoding='utf-8').splitlines():
     record = json.loads(line)
     if f'gradient_norm/{names[0]}' in record:
       steps.append(record['step'])

@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
+import io
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from dream_jax import storage
 from dream_jax.calibration import Calibration
 from dream_jax.data.prepare import Prepared, Statistics
 from dream_jax.errors import UserError
@@ -49,9 +50,8 @@ def is_finished(workdir: str, method: str) -> bool:
 def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Row]) -> None:
   """Stores a finished method: the scores of samples first, then the file that says it is finished."""
   path = _method_file(workdir, method)
-  path.parent.mkdir(parents=True, exist_ok=True)
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
-  _write_npz(path.with_suffix('.npz'), arrays)
+  _write_arrays(path.with_suffix('.npz'), arrays)
   kept = ('name', 'title', 'protocols', 'contribution', 'valuation', 'test_selected')
   entries = [
     {**{field: getattr(row, field) for field in kept}, 'calibration': [dataclasses.asdict(c) for c in row.calibration]}
@@ -72,7 +72,7 @@ def read_method(workdir: str, method: str) -> Finished:
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
     rows = []
-    with np.load(path.with_suffix('.npz'), allow_pickle=False) as arrays:
+    with _arrays(path.with_suffix('.npz')) as arrays:
       for entry in content['rows']:
         scores = {p: arrays[f'{entry["name"]}:{p}'] for p in entry['protocols']}
         fitted = tuple(Calibration(**c) for c in entry.pop('calibration', ()))
@@ -93,12 +93,12 @@ def write_predictor_parts(workdir: str, prepared: Prepared) -> None:
     UserError: the workdir belongs to other data.
   """
   check_data(workdir, prepared)
-  folder = Path(workdir)
+  folder = storage.place(workdir)
   if not (folder / 'statistics.npz').exists():
     statistics = prepared.statistics
     arrays = {f'mean:{name}': value for name, value in statistics.mean.items()}
     arrays |= {f'std:{name}': value for name, value in statistics.std.items()}
-    _write_npz(folder / 'statistics.npz', arrays)
+    _write_arrays(folder / 'statistics.npz', arrays)
   if not (folder / 'spec.json').exists():
     scale = dataclasses.asdict(label_scale(prepared))
     content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': fingerprint(prepared)}
@@ -112,7 +112,7 @@ def check_data(workdir: str, prepared: Prepared) -> None:
     UserError: they did.
   """
   try:
-    made_with = json.loads((Path(workdir) / 'spec.json').read_text(encoding='utf-8')).get('data')
+    made_with = json.loads((storage.place(workdir) / 'spec.json').read_text(encoding='utf-8')).get('data')
   except (OSError, ValueError, AttributeError):
     return  # Nothing to compare with; damage is told by whoever needs the file.
   if made_with is not None and made_with != fingerprint(prepared):
@@ -139,10 +139,10 @@ def read_predictor_parts(workdir: str) -> PredictorParts:
   Raises:
     UserError: the files are missing or damaged.
   """
-  folder = Path(workdir)
+  folder = storage.place(workdir)
   try:
     content = json.loads((folder / 'spec.json').read_text(encoding='utf-8'))
-    with np.load(folder / 'statistics.npz', allow_pickle=False) as arrays:
+    with _arrays(folder / 'statistics.npz') as arrays:
       parts: dict[str, dict[str, np.ndarray]] = {'mean': {}, 'std': {}}
       for key in arrays.files:
         part, _, name = key.partition(':')
@@ -160,16 +160,16 @@ def read_predictor_parts(workdir: str) -> PredictorParts:
     ) from error
 
 
-def _method_file(workdir: str, method: str) -> Path:
-  return Path(workdir) / 'methods' / f'{method}.json'
+def _method_file(workdir: str, method: str) -> epath.Path:
+  return storage.place(workdir) / 'methods' / f'{method}.json'
 
 
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-  """Writes the whole file or none: under another name first."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix('.npz.partial')
-  with open(partial, 'wb') as file:
-    np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]  # It takes any name for `allow_pickle`.
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
+def _write_arrays(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+  content = io.BytesIO()
+  np.savez(content, **arrays)  # pyright: ignore[reportArgumentType]  # It takes any name for `allow_pickle`.
+  storage.write(path, content.getvalue())
+
+
+def _arrays(path: epath.Path) -> Any:
+  """The `.npz` file, open."""
+  return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)

@@ -10,10 +10,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from etils import epath
+
+from dream_jax import storage
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
@@ -28,10 +30,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     OSError: the disk is full, read-only or not ours to write; the old file is untouched.
     TypeError: `obj` holds something JSON has no word for.
   """
-  path = Path(path)
-  text = json.dumps(plain(obj), indent=1, allow_nan=False) + '\n'
-  path.parent.mkdir(parents=True, exist_ok=True)
-  _replace(path, text.encode())
+  storage.write(path, (json.dumps(plain(obj), indent=1, allow_nan=False) + '\n').encode())
 
 
 def plain(obj: Any) -> Any:
@@ -82,20 +81,20 @@ class MetricsWriter:
       enabled: False makes every call a no-op: all processes but the first pass it.
     """
     self._method = method
-    self._file = -1
+    self._log: storage.Log | None = None
     self._events: Any = None
     if not enabled:
       return
-    path = Path(workdir) / METRICS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = storage.place(workdir) / METRICS_FILE
     _forget_after(path, method, resume_step)
-    self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    self._log = storage.open_log(path)
     if tensorboard:
       from tensorboardX import SummaryWriter
 
-      folder = Path(workdir) / TENSORBOARD_FOLDER / method.replace(os.sep, '_')
+      folder = storage.place(workdir) / TENSORBOARD_FOLDER / method.replace(os.sep, '_')
+      self._folder = storage.Mirror(folder)
       # purge_step tells TensorBoard to forget what an earlier, killed run wrote from that step on.
-      self._events = SummaryWriter(str(folder), purge_step=resume_step + 1, flush_secs=30)
+      self._events = SummaryWriter(str(self._folder.local), purge_step=resume_step + 1, flush_secs=30)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Appends one line `{"method", "step", **values}`.
@@ -104,11 +103,10 @@ class MetricsWriter:
       step: number of the training step.
       values: metric name -> number or array [S], one value a seed; TensorBoard shows the mean over seeds.
     """
-    if self._file < 0:
+    if self._log is None:
       return
     line = json.dumps({'method': self._method, 'step': int(step), **plain(values)}, allow_nan=False)
-    # One write of one whole line: with O_APPEND nothing can land inside it.
-    _write_all(self._file, line.encode() + b'\n')
+    self._log.append(line.encode() + b'\n')
     if self._events is not None:
       for name, value in values.items():
         array = np.asarray(value)
@@ -117,18 +115,20 @@ class MetricsWriter:
 
   def flush(self) -> None:
     """Forces what was written down to the disk; call it before a checkpoint that refers to it."""
-    if self._file >= 0:
-      os.fsync(self._file)
+    if self._log is not None:
+      self._log.sync()
     if self._events is not None:
       self._events.flush()
+      self._folder.sync()
 
   def close(self) -> None:
     """Flushes and closes; further writes are dropped."""
-    if self._file >= 0:
-      os.close(self._file)
-      self._file = -1
+    if self._log is not None:
+      log, self._log = self._log, None
+      log.close()
     if self._events is not None:
       self._events.close()
+      self._folder.close()
       self._events = None
 
   def __enter__(self) -> 'MetricsWriter':
@@ -240,7 +240,7 @@ def _duration(seconds: float) -> str:
   return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
 
 
-def _forget_after(path: Path, method: str, step: int) -> None:
+def _forget_after(path: epath.Path, method: str, step: int) -> None:
   """Drops the lines of `method` after `step`, and any line that is not whole."""
   try:
     old = path.read_bytes()
@@ -249,9 +249,8 @@ def _forget_after(path: Path, method: str, step: int) -> None:
   # What follows the last newline is a torn line, even if what is there happens to parse.
   kept = [line + b'\n' for line in old.split(b'\n')[:-1] if _keeps(line, method, step)]
   new = b''.join(kept)
-  if new == old:
-    return
-  _replace(path, new)
+  if new != old:
+    storage.write(path, new)
 
 
 def _keeps(line: bytes, method: str, step: int) -> bool:
@@ -260,31 +259,3 @@ def _keeps(line: bytes, method: str, step: int) -> bool:
     return record['method'] != method or record['step'] <= step
   except (ValueError, KeyError, TypeError):
     return False
-
-
-def _write_all(file: int, data: bytes) -> None:
-  while data:
-    data = data[os.write(file, data) :]
-
-
-def _replace(path: Path, content: bytes) -> None:
-  """Puts the whole content in the place of the file, or leaves the old file as it is."""
-  temporary = path.with_name(f'.{path.name}.tmp-{os.getpid()}')
-  try:
-    with open(temporary, 'wb') as file:
-      file.write(content)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
-  _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

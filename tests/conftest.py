@@ -14,8 +14,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Forks of this process would inherit JAX's threads; Matplotlib would look for a display.
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+import bucket_world  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+import dream_jax.storage  # noqa: E402, F401  # Before anything asks etils for a path.
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -75,3 +78,11 @@ def trained(command, tmp_path_factory) -> tuple[Path, 'subprocess.CompletedProce
   """(workdir, finished process) of a small training on digits; tests that change the workdir copy it first."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
   return workdir, command(*command.quick, f'--workdir={workdir}')
+
+
+@pytest.fixture(scope='session')
+def bucket():
+  """An empty bucket on this machine; from here on every client of Cloud Storage, also of commands, goes there."""
+  with bucket_world.serve() as (url, contents):
+    os.environ.update(bucket_world.environment(url))
+    yield contents

@@ -103,7 +103,6 @@ def test_other_processes_are_named_by_flags():
     ('--mode=trian', ['--mode=trian', 'train|evaluate']),
     ('--coordinator=a:1', ['--coordinator is given without --num_processes, --process_id']),
     ('--process_id=0', ['--process_id is given without --coordinator, --num_processes']),
-    ('--workdir=gs://bucket/run', ['--workdir=gs://bucket/run is no folder', 'gcsfuse']),
     ('train', ['write --mode=train']),
     ('extra', ["unexpected argument 'extra'"]),
   ],

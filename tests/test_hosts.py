@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from dream_jax import storage
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import UserError
 from dream_jax.parallel import hosts
@@ -51,8 +52,8 @@ class _Job:
   """N processes of one command."""
 
   def __init__(self, root, cache, workdir, count, *flags, devices=1):
-    # Until processes have met, nobody can tell that one of them is dead, and the others wait longer than tests do.
-    self.workdir, self._started = workdir, time.time()
+    self.log = workdir / 'metrics.jsonl'
+    self._before = self._logged()
     port = _free_port()
     environment = {
       **os.environ,
@@ -79,12 +80,16 @@ class _Job:
 
   def wait_for_step(self, step):
     """Until this job has logged that step, or somebody has ended."""
-    log = self.workdir / 'metrics.jsonl'
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and all(p.poll() is None for p in self.processes):
-      if log.exists() and log.stat().st_mtime > self._started and any(s >= step for s in _steps(log)):
+      # Until processes have met, nobody can tell that one of them is dead, and the others wait longer than tests do.
+      logged = self._logged()
+      if logged != self._before and any(s >= step for s in _steps(logged)):
         return
       time.sleep(0.05)
+
+  def _logged(self):
+    return self.log.read_text() if self.log.exists() else ''
 
   def finish(self, timeout=400):
     """Exit codes; what they printed is in `output`."""
@@ -99,8 +104,8 @@ class _Job:
     return [p.returncode for p in self.processes]
 
 
-def _steps(log):
-  for line in log.read_text().splitlines():
+def _steps(logged):
+  for line in logged.splitlines():
     try:
       yield json.loads(line)['step']
     except ValueError:  # A line that is being written.
@@ -110,6 +115,11 @@ def _steps(log):
 def _params(workdir):
   with Checkpoints(workdir / 'checkpoints' / 'dream', read_only=True) as checkpoints:
     return checkpoints.restore_best()
+
+
+def _saved(workdir):
+  with Checkpoints(workdir / 'checkpoints' / 'dream', read_only=True) as checkpoints:
+    return checkpoints.latest_step()
 
 
 def _losses(workdir):
@@ -260,10 +270,27 @@ def test_killed_at_random_times_nothing_is_lost(job, two, tmp_path):
     running.processes[victim].send_signal(how)
     codes = running.finish(timeout=90)
     assert all(codes) or (how == signal.SIGTERM and codes == [0, 0]) or (workdir / 'results.json').exists(), codes
-    with Checkpoints(workdir / 'checkpoints' / 'dream', read_only=True) as checkpoints:
-      saved = checkpoints.latest_step() or 0
+    saved = _saved(workdir) or 0
     assert saved >= reached, 'a checkpoint was lost'
     reached = saved
+  last = job(workdir, 2)
+  assert last.finish() == [0, 0], last.output
+  _assert_same_run(workdir, two)
+
+
+@pytest.mark.slow
+def test_in_a_bucket_a_killed_run_goes_on_as_in_a_folder(job, two, bucket):
+  workdir = storage.place(f'{bucket.url}/hosts')
+  first = job(workdir, 2)
+  first.wait_for_step(40)
+  first.processes[1].kill()
+  assert all(first.finish(timeout=90)), first.output
+  assert not (workdir / 'results.json').exists()
+  second = job(workdir, 2)
+  second.wait_for_step(100)
+  second.processes[0].send_signal(signal.SIGTERM)
+  assert second.finish() == [0, 0], second.output
+  assert f'SIGTERM: dream saved at step {_saved(workdir)}' in second.output[0]
   last = job(workdir, 2)
   assert last.finish() == [0, 0], last.output
   _assert_same_run(workdir, two)

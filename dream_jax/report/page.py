@@ -3,6 +3,9 @@
 import html
 import os
 
+from etils import epath
+
+from dream_jax import storage
 from dream_jax.report import figures, tables
 from dream_jax.report import results as read
 from dream_jax.report.sections import make_sections
@@ -61,10 +64,11 @@ def write_report(workdir: str | os.PathLike) -> str:
   """
   results = read.read_results(workdir)
   drawings = figures.draw(results)
-  _write_figures(os.path.join(workdir, 'figures'), drawings)
-  path = os.path.join(workdir, 'report.html')
-  _replace(path, _page(results, drawings).encode('utf-8'))
-  return path
+  folder = storage.place(workdir)
+  _write_figures(folder / 'figures', drawings)
+  path = folder / 'report.html'
+  storage.write(path, _page(results, drawings).encode('utf-8'))
+  return os.fspath(path)
 
 
 def _page(results, drawings):
@@ -118,20 +122,11 @@ def _known(value, extra, form):
   return str(value) + (form.format(extra) if extra else '') if value else ''
 
 
-def _write_figures(folder, drawings):
-  os.makedirs(folder, exist_ok=True)
+def _write_figures(folder: epath.Path, drawings) -> None:
   current = {f'{d.name}.png' for d in drawings}
-  for name in os.listdir(folder):
-    ours = name.endswith('.png') and name.split('_')[0] in _KINDS_OF_FIGURES
-    if ours and name not in current:
-      os.remove(os.path.join(folder, name))
+  for path in [*folder.iterdir()] if folder.exists() else ():
+    ours = path.suffix == '.png' and path.name.split('_')[0] in _KINDS_OF_FIGURES
+    if ours and path.name not in current:
+      path.unlink()
   for drawing in drawings:
-    _replace(os.path.join(folder, f'{drawing.name}.png'), drawing.png)
-
-
-def _replace(path, content):
-  """Writes beside the target and renames, so that a reader never meets half a file."""
-  partial = f'{path}.partial'
-  with open(partial, 'wb') as file:
-    file.write(content)
-  os.replace(partial, path)
+    storage.write(folder / f'{drawing.name}.png', drawing.png)

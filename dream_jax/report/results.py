@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dream_jax import statistics
+from dream_jax import statistics, storage
 from dream_jax.errors import UserError
 from dream_jax.metrics import higher_is_better
 
@@ -58,12 +58,12 @@ def read_results(workdir: str | os.PathLike) -> dict:
   Raises:
     UserError: the file is missing, is not valid JSON or is not a results file of this schema.
   """
-  path = os.path.join(workdir, 'results.json')
+  folder = storage.place(workdir)
+  path = folder / 'results.json'
   try:
-    with open(path, encoding='utf-8') as file:
-      results = json.load(file)
+    results = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
-    if os.path.exists(os.path.join(workdir, 'study.jsonl')):
+    if (folder / 'study.jsonl').exists():
       raise UserError(
         f'no results in {os.fspath(workdir)!r} yet: its study is not finished; run its command again to go on'
       ) from None
