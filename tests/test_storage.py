@@ -1,6 +1,8 @@
 """Files of a run, in a folder and in a bucket: whole or absent, no line lost, two writers told of each other."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +83,16 @@ def test_a_write_whose_answer_was_lost_is_not_taken_for_another_writer(bucket):
   log.append(b'more\n')
   log.close()
   assert path.read_bytes() == b'line\nmore\n'
+
+
+def test_what_another_process_wrote_since_is_seen(bucket):
+  folder = storage.place(f'{bucket.url}/seen')
+  storage.write(folder / 'mine', b'')
+  assert [p.name for p in folder.iterdir()] == ['mine']
+  code = f"from dream_jax import storage; storage.write('{folder}/theirs', b'there')"
+  subprocess.run([sys.executable, '-c', code], check=True)
+  assert (folder / 'theirs').read_bytes() == b'there'
+  assert sorted(p.name for p in folder.iterdir()) == ['mine', 'theirs']
 
 
 def test_resumed_metrics_are_those_of_an_unbroken_run(workdir):
