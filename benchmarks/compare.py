@@ -1,6 +1,6 @@
 r"""Paired differences between methods of any workdirs that share data, seeds and protocols.
 
-  python benchmarks/compare.py runs/digits:dream runs/no_doubt:dream runs/digits:late+dropout
+  python benchmarks/compare.py runs/digits:dream runs/no_agreement:dream runs/digits:late+dropout
 
 prints the first minus each other: points of the primary metric, mean over the conditions of a protocol, with the 95 %
 interval over seeds and test samples (two-way bootstrap, not corrected for the number of comparisons).

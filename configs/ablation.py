@@ -16,7 +16,7 @@ from dream_jax.errors import UserError
 ABLATIONS = (
   'dream[model.recognise=False]',  # every slot counts as real
   'dream[model.agreement=False]',  # each slot is judged by itself
-  'dream[model.doubt=0.0]',  # evidence of training samples is taken at its word
+  'dream[model.typicality=False]',  # what real content looks like is learnt from nothing
   'dream[model.assess=False]',  # no contribution estimator
   'dream[losses.estimator=0.0]',  # no target for it: certainty alone
   'dream[losses.target=leave_one_out]',

@@ -31,7 +31,7 @@ def get_default() -> Any:
   config.model.dtype = 'float32'  # of encoders and attention over tokens: 'float32' or 'bfloat16'; all else is float32
   config.model.recognise = True  # estimate which slots hold real content
   config.model.agreement = True  # let modalities testify about each other
-  config.model.doubt = 0.6  # dropout, in training, on what they testify with
+  config.model.typicality = True  # know the second moments of real features before training
   config.model.assess = True  # estimate contributions
   config.model.sharpness = 0.5  # exponent of the estimated shares in the soft mask; 0 leaves presence alone
   config.model.reconstruct = 'selective'  # 'selective', 'always' or 'never'

@@ -156,7 +156,8 @@ def lower(
 
   def make_run(values):
     own = with_values(recipe, values)
-    return build(method, spec, own.model, own.losses).gradient, create_optimizer(own.optimizer, num_steps)
+    model = build(method, spec, own.model, own.losses)
+    return model.gradient, create_optimizer(own.optimizer, num_steps, model.undecayed)
 
   def steps(state, batches, seeds, values):
     return train_call(make_run, recipe.optimizer.average_decay, state, batches, seeds, values)
@@ -167,7 +168,7 @@ def lower(
   seeds = jax.ShapeDtypeStruct((len(runs),), jnp.uint32, sharding=by_seed)
   sample = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in _inputs(spec, oracle).items()}
   score_shape = (spec.num_modalities,) if method.separate else ()
-  optimizer = create_optimizer(recipe.optimizer, num_steps)
+  optimizer = create_optimizer(recipe.optimizer, num_steps, model.undecayed)
   create = jax.jit(
     lambda s: create_state(model, optimizer, sample, s, score_shape=score_shape), out_shardings=where
   ).lower(seeds)

@@ -228,7 +228,6 @@ def _checked(recipe: Recipe) -> Recipe:
   for field, value in (
     ('inject.rate', r.inject.rate),
     ('model.dropout', m.dropout),
-    ('model.doubt', m.doubt),
     ('model.head_dropout', m.head_dropout),
     ('optimizer.warmup_fraction', o.warmup_fraction),
     ('optimizer.average_decay', o.average_decay),

@@ -14,7 +14,6 @@ VECTOR_FIELDS = (
   'optimizer.weight_decay',
   'model.dropout',
   'model.head_dropout',
-  'model.doubt',
   'inject.rate',
   *(f'losses.{field.name}' for field in dataclasses.fields(LossWeights) if field.name != 'target'),
 )

@@ -5,7 +5,7 @@
 Dimension letters: S seeds, K steps a call, B batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -58,14 +58,26 @@ class TrainState:
   peeked: Selection | None = None
 
 
-def create_optimizer(settings: OptimizerSettings, num_steps: int) -> optax.GradientTransformation:
-  """AdamW after clipping, with linear warm-up and cosine decay to zero over `num_steps`; rates may be traced values."""
+def create_optimizer(
+  settings: OptimizerSettings, num_steps: int, undecayed: Sequence[str] = ()
+) -> optax.GradientTransformation:
+  """AdamW after clipping, with linear warm-up and cosine decay to zero.
+
+  Args:
+    settings: rates; they may be traced values.
+    num_steps: length of training.
+    undecayed: names of top-level modules that weight decay leaves alone, see `Model.undecayed`.
+  """
+
+  def decayed(params: Any) -> Any:
+    return {name: name not in undecayed for name in params}
+
   warmup = int(settings.warmup_fraction * num_steps)
   shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(num_steps, warmup + 1))
   return optax.chain(
     optax.clip_by_global_norm(settings.clip_norm),
     optax.scale_by_adam(),
-    optax.add_decayed_weights(settings.weight_decay),
+    optax.add_decayed_weights(settings.weight_decay, mask=decayed),
     optax.scale_by_learning_rate(lambda count: settings.learning_rate * shape(count)),
   )
 

@@ -22,7 +22,7 @@ from dream_jax.errors import Preempted
 from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric, sample_scores
 from dream_jax.models.model import ORACLE_MASK
-from dream_jax.models.registry import Method
+from dream_jax.models.registry import Method, build
 from dream_jax.parallel import hosts
 from dream_jax.parallel.mesh import fetch, put, sharding
 from dream_jax.programs import Programs, compile_programs, put_values
@@ -149,6 +149,16 @@ class Trainer:
   def first_state(self) -> TrainState:
     """The state before the first step."""
     state = self.programs.create(self.seeds)
+    model = build(self.method, self.prepared.spec, self.recipe.model, self.recipe.losses)
+    fitted = model.fitted(self.prepared.splits['train'].features, self.prepared.zero)
+    if fitted:
+      assert state.best is not None
+      state = dataclasses.replace(
+        state,
+        params=_overlaid(state.params, fitted),
+        average=_overlaid(state.average, fitted),
+        best=dataclasses.replace(state.best, params=_overlaid(state.best.params, fitted)),
+      )
     return dataclasses.replace(state, peeked=jax.tree.map(jnp.copy, state.best)) if self.peek else state
 
   def advance(self, state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -274,6 +284,13 @@ class Trainer:
       note = f'loss {values["loss"].mean():.4f}'
     pending.clear()
     return note
+
+
+def _overlaid(params: Any, fitted: Any) -> Any:
+  """`params` of all seeds with the leaves of `fitted` in the places they name."""
+  if not isinstance(fitted, dict):
+    return put(np.broadcast_to(fitted, params.shape), params.sharding)
+  return {**params, **{name: _overlaid(params[name], part) for name, part in fitted.items()}}
 
 
 def _chosen(selection: Selection | None) -> Any:

@@ -121,7 +121,7 @@ def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
   assert _results(workdir) == results
 
   # Another method's loss is nobody else's business; another budget is everybody's.
-  study.study(_config(losses__coalition=0.1, model__doubt=0.1), workdir)
+  study.study(_config(losses__coalition=0.1, model__sharpness=0.1), workdir)
   assert done == []
   study.study(_config(study__methods=('concat+dropout', 'late', 'majority')), workdir)
   assert done == ['late, complete', 'late, modality/0.5']
@@ -266,7 +266,7 @@ def test_keys_name_what_matters():
   same = ({'train__eval_batch_size': 3}, {'mesh__seed': -1}, {'train__data_path': 'host'}, {'controls': ('late',)})
   assert {key(**overrides) for overrides in same} == {base}
   others = [
-    {'losses__coalition': 0.7}, {'model__doubt': 0.2}, {'model__width': 16}, {'num_seeds': 3}, {'seed': 1},
+    {'losses__coalition': 0.7}, {'model__sharpness': 0.2}, {'model__width': 16}, {'num_seeds': 3}, {'seed': 1},
     {'train__epochs': 3}, {'optimizer__learning_rate': 0.5}, {'inject__rate': 0.1}, {'protocols': ('complete',)},
     {'study__peek': False}, {'data': 'other'}, {'chosen': {'inject.rate': 0.2}},
     {'missing': study.regime('modality/0.5', small_dataset().spec)}, {'unit': study.Unit('concat', 'complete')},

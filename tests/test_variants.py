@@ -41,12 +41,12 @@ def test_a_word_needs_no_quotes_and_a_control_takes_sizes():
   [
     ('dream[model.reconstrct=never]', "method 'dream[model.reconstrct=never]': config.model.reconstrct does not exist"),
     ('dream[model.width=wide]', 'config.model.width is '),
-    ('dream[model.doubt=2.0]', 'config.model.doubt is 2.0; expected at least 0 and below 1'),
+    ('dream[model.dropout=2.0]', 'config.model.dropout is 2.0; expected at least 0 and below 1'),
     ('dream[train.epochs=3]', "'train.epochs=3' cannot be read; expected one of model.FIELD=VALUE"),
-    ('dream[model.doubt]', "'model.doubt' cannot be read"),
-    ('dream[model.doubt=0.1', 'cannot be read; expected for instance dream[model.reconstruct=never]'),
-    ('majority[model.doubt=0.1]', 'cannot be read'),
-    ('drem[model.doubt=0.1]', 'did you mean dream?'),
+    ('dream[model.dropout]', "'model.dropout' cannot be read"),
+    ('dream[model.dropout=0.1', 'cannot be read; expected for instance dream[model.reconstruct=never]'),
+    ('majority[model.dropout=0.1]', 'cannot be read'),
+    ('drem[model.dropout=0.1]', 'did you mean dream?'),
   ],
 )
 def test_a_mistake_inside_the_brackets_is_told_when_the_config_is_read(name, words):
@@ -73,8 +73,8 @@ def test_a_variant_is_a_run_of_its_own():
   def key(name, recipe=recipe):
     return run_key(Unit(name, 'complete'), recipe, Missing(), 'data', {})
 
-  assert key('dream[model.doubt=0.1]') != key('dream[model.doubt=0.2]')
-  assert key('dream[model.doubt=0.1]') != key('dream', recipe)
+  assert key('dream[model.dropout=0.1]') != key('dream[model.dropout=0.3]')
+  assert key('dream[model.dropout=0.1]') != key('dream', recipe)
 
 
 def test_a_variant_trains_on_its_own_damage():

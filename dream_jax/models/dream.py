@@ -24,12 +24,13 @@ from dream_jax.models.contribution import ContributionEstimator, certainty_shapl
 from dream_jax.models.dream_objective import LossWeights, dream_terms
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.fusion import SoftMaskFusion
-from dream_jax.models.layers import Dropout, SlotDense
+from dream_jax.models.layers import SlotDense
 from dream_jax.models.model import Batch, Model
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.recognition import Recogniser
 from dream_jax.models.reconstruction import Reconstructor
 from dream_jax.models.sizes import Sizes
+from dream_jax.models.typicality import fit_typicality
 
 # Shares stay defined for a sample of which no modality says anything.
 _SMALLEST_MERIT = 0.02
@@ -42,7 +43,7 @@ class DreamSettings(Sizes):
   Attributes:
     recognise: whether presence is estimated; without it every slot counts as real.
     agreement: whether recognition lets modalities testify about each other.
-    doubt: dropout rate, in training, on the latents whose evidence recognition compares.
+    typicality: whether recognition knows the second moments of real features before training.
     assess: whether contributions are estimated; without it they are the presence alone.
     sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1
       takes them at face value.
@@ -55,7 +56,7 @@ class DreamSettings(Sizes):
 
   recognise: bool = True
   agreement: bool = True
-  doubt: float = 0.6
+  typicality: bool = True
   assess: bool = True
   sharpness: float = 0.5
   reconstruct: Literal['selective', 'always', 'never'] = 'selective'
@@ -92,6 +93,8 @@ class Dream(Model):
   sizes: DreamSettings = DreamSettings()
   weights: LossWeights = LossWeights()
 
+  undecayed = ('recogniser',)
+
   @property
   def reads_clean(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
     """Whether training compares reconstructions with what was removed."""
@@ -104,13 +107,20 @@ class Dream(Model):
     self.heads = SlotDense(k)
     self.prior = self.param('prior', nn.initializers.zeros, (k,))
     if s.recognise:
-      self.recogniser = Recogniser(self.spec, s.dtype, s.agreement)
-      self.doubt = Dropout(s.doubt)
+      self.recogniser = Recogniser(self.spec, s.dtype, s.agreement, s.typicality)
     if s.assess:
       self.estimator = ContributionEstimator()
     if s.reconstruct != 'never':
       self.reconstructor = Reconstructor(s.hidden)
     self.fusion = SoftMaskFusion(self.spec, s.hidden, s.head_dropout)
+
+  @nn.nowrap
+  def fitted(self, features, zero):
+    """What recognition knows of real content before training, see `typicality.py`."""
+    if not (self.sizes.recognise and self.sizes.typicality):
+      return {}
+    fits = fit_typicality(self.spec, features, zero)
+    return {'recogniser': {'detector': {f'{name}_typicality': fit for name, fit in fits.items()}}}
 
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch; inputs are standardised features, each with batch axis B, and lengths of sequences."""
@@ -141,10 +151,7 @@ class Dream(Model):
 
     # Recognise which slots hold real content. The task loss must not bend this probability to its own ends.
     if s.recognise:
-      # On its own training samples a head is nearly always right, and any disagreement would look like damage. Dropped
-      # latents make it err about as often as it will on new ones.
-      doubted = evidence.from_raw(self.spec, self.heads(self.doubt(z, deterministic=not train)))
-      log_coalition, presence = self.recogniser(inputs, doubted, self.prior)
+      log_coalition, presence = self.recogniser(inputs, eta, self.prior)
       trusted = stop_gradient(presence)
     else:
       log_coalition = jnp.broadcast_to(jnp.where(coalitions.sum(-1) == m, 0.0, -1e9), (batch, coalitions.shape[0]))

@@ -3,10 +3,12 @@
 Dimension letters: B batch, M modalities, C outputs.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from dream_jax.models.encoders import Inputs
 from dream_jax.models.objective import task_loss
@@ -38,6 +40,9 @@ class Model(nn.Module):
 
   # Whether `objective` reads batch['clean'], the inputs before the injection.
   reads_clean = False
+  # Top-level modules whose labels do not come from the data: they see new ones in every epoch and cannot learn them by
+  # heart, so weight decay leaves them alone.
+  undecayed: ClassVar[tuple[str, ...]] = ()
   # Whether this is M models of one modality each, side by side, that share no parameter and are selected separately.
   separate = False
 
@@ -59,6 +64,17 @@ class Model(nn.Module):
   def owners(self, params: Any) -> Any:
     """For `separate` models, which of them each parameter belongs to, a tree like `params`; see `step.select_best`."""
     raise NotImplementedError(f'{type(self).__name__} is one model, {len(params)} groups of parameters')
+
+  @nn.nowrap
+  def fitted(self, features: Mapping[str, np.ndarray], zero: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Parameters that have a closed form on the training data: a part of the tree, the same for every seed.
+
+    Args:
+      features: standardised training features [n, ...] and lengths.
+      zero: name -> where raw zero lies.
+    """
+    del features, zero
+    return {}
 
   @nn.nowrap
   def loss(self, params: Any, batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

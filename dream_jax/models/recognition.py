@@ -25,6 +25,7 @@ from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask
 from dream_jax.models.layers import Dense
 from dream_jax.models.sizes import Dtype
+from dream_jax.models.typicality import Typicality
 from dream_jax.spec import DatasetSpec
 
 
@@ -37,11 +38,13 @@ class RawDetector(nn.Module):
   Attributes:
     spec: modalities.
     dtype: of the projections.
+    typicality: whether what is known before training joins them.
     width: of the projections.
   """
 
   spec: DatasetSpec
   dtype: Dtype
+  typicality: bool = True
   width: int = 32
 
   @nn.compact
@@ -64,7 +67,12 @@ class RawDetector(nn.Module):
       q = jnp.concatenate([nn.gelu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
       if m.has_length:
         q = masked_mean(q, inside[:, ::3])
-      odds.append(nn.Dense(1, name=f'{m.name}_odds')(q)[:, 0])
+      learned = nn.Dense(1, name=f'{m.name}_odds')(q)[:, 0]
+      if self.typicality and m.kind != 'tokens':
+        length = inputs[m.length_name] if m.has_length else None
+        trust = self.param(f'{m.name}_trust', nn.initializers.ones, ())
+        learned = learned + trust * Typicality(m, name=f'{m.name}_typicality')(inputs[m.name], length)
+      odds.append(learned)
     natural = jnp.stack(odds, axis=1)
     # Some damage looks natural, another sample's content above all: with rho the share of it, the likelihood ratio of
     # real against damaged is 1 / (rho + (1 - rho) / natural), which no content can lift above 1 / rho.
@@ -80,17 +88,19 @@ class Recogniser(nn.Module):
     spec: modalities and task.
     dtype: of the detector's projections.
     agreement: whether slots may testify about each other; without it the posterior factorises over slots.
+    typicality: whether the detector knows the second moments of real content before training.
   """
 
   spec: DatasetSpec
   dtype: Dtype
   agreement: bool = True
+  typicality: bool = True
 
   @nn.compact
   def __call__(self, inputs: Inputs, eta: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`eta` [B, M, K] is the unimodal evidence, `prior` [K] the natural parameters of p(y); both are read only."""
     coalitions = jnp.asarray(coalition_matrix(self.spec.num_modalities), eta.dtype)
-    log_posterior = RawDetector(self.spec, self.dtype, name='detector')(inputs) @ coalitions.T
+    log_posterior = RawDetector(self.spec, self.dtype, self.typicality, name='detector')(inputs) @ coalitions.T
     bias = self.param('coalition_prior', nn.initializers.zeros, (coalitions.shape[0],))
     log_posterior = log_posterior + bias[None, :]
     if self.agreement:
