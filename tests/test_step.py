@@ -12,8 +12,9 @@ from small_runs import jit, optax_promotes, small_recipe, small_spec  # noqa: F4
 from dream_jax.api import empty_inputs
 from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.programs import program_key
+from dream_jax.recipe import OptimizerSettings
 from dream_jax.runs import Runs
-from dream_jax.step import Selection, TrainState, select_best, train_call
+from dream_jax.step import Selection, TrainState, create_optimizer, select_best, train_call
 
 _SEEDS = np.array([3, 4], np.uint32)
 _NUM_STEPS = 6
@@ -82,6 +83,14 @@ def test_selection_keeps_the_average_and_not_the_parameters():
   np.testing.assert_array_equal(after.params['w'], [[10.0, 20.0], [0.5, 4.0]])
   np.testing.assert_array_equal(after.step, [5, 0])
   np.testing.assert_array_equal(after.score, np.float32([0.6, 0.5]))
+
+
+def test_weight_decay_leaves_the_named_modules_alone():
+  optimizer = create_optimizer(OptimizerSettings(weight_decay=0.5, warmup_fraction=0.0), 10, ('recogniser',))
+  params = {'recogniser': {'kernel': jnp.ones(3)}, 'heads': {'kernel': jnp.ones(3)}}
+  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+  assert not updates['recogniser']['kernel'].any()
+  assert (updates['heads']['kernel'] < 0).all()
 
 
 def test_later_of_equal_readings_wins_and_nan_never():

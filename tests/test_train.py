@@ -21,6 +21,7 @@ from dream_jax import feed, programs, train
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.pipeline import train_batches
 from dream_jax.feed import Feed
+from dream_jax.models.dream import Dream
 from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
 from dream_jax.train import Trainer, make_schedule
@@ -84,6 +85,18 @@ def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, st
   _assert_equal(_saved(trainer, tmp_path), _saved(trainer, workdir))
   _assert_equal(result.best, expected.best)
   assert (tmp_path / 'metrics.jsonl').read_bytes() == (workdir / 'metrics.jsonl').read_bytes()
+
+
+def test_what_has_a_closed_form_is_there_for_every_seed_and_stays(trainer, prepared, whole):
+  fitted = Dream(prepared.spec).fitted(prepared.splits['train'].features, prepared.zero)
+  known = fitted['recogniser']['detector']
+  first = trainer.first_state()
+  states = (first.params, first.average, first.best.params, _saved(trainer, whole[0]).params, whole[1].best.params)
+  for params in states:
+    for name, fit in known.items():
+      found = params['recogniser']['detector'][name]
+      # Averaging a constant rounds.
+      jax.tree.map(lambda a, b: [np.testing.assert_allclose(x, b, rtol=1e-5) for x in a], found, fit)
 
 
 def test_finished_run_comes_back_without_a_step(trainer, whole):
