@@ -68,6 +68,20 @@ def test_zeros_and_the_mean_are_damage_wherever_they_lie(vector):
   assert np.median(_odds(modality, fit, _vectors(300, 2))) > 3
 
 
+def test_a_raw_zero_that_has_the_energy_of_content_is_known_by_its_place(vector):
+  modality, fit, train, _ = vector
+
+  def energy(x):
+    return np.asarray(statistics(modality, jnp.asarray(x), None, fit['probes'], fit['blank']))[:, 0]
+
+  place = _vectors(1, 9)
+  place *= np.exp(0.5 * (energy(train).mean() - energy(place)))[:, None]
+  assert abs(energy(place)[0] - energy(train).mean()) < 0.05
+  fit = fit_typicality(_spec(text=('vector', (_WIDTH,))), {'text': train}, {'text': place[0]})['text']
+  assert _odds(modality, fit, place)[0] < -3
+  assert np.median(_odds(modality, fit, _vectors(300, 2))) > 3
+
+
 def test_training_samples_look_no_more_typical_than_new_ones(vector):
   modality, fit, train, _ = vector
 
