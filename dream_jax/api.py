@@ -16,6 +16,7 @@ from dream_jax.checkpoints import Checkpoints
 from dream_jax.config_guard import read_config
 from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
+from dream_jax.models.model import overlay
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
 from dream_jax.recipe import recipe_from_config, recipe_of
@@ -32,12 +33,14 @@ class Apply:
   Attributes:
     apply: (params, inputs, *, train=False, rngs=None) -> Outputs; `inputs` are standardised, name -> [B, ...]. Jit it,
       vmap it over parameters, differentiate it.
-    init: key -> params.
+    init: (key, features=None, zero=None) -> params. `features` are the standardised training features [n, ...] and
+      lengths, `zero` says where raw zero lies after standardising (name -> [D], 0 if absent): what DREAM knows of real
+      content before training, which every training of ours starts from. Without them it starts from nothing.
     spec: the modalities and the task it was made for.
   """
 
   apply: Callable[..., Outputs] = flax.struct.field(pytree_node=False)
-  init: Callable[[jax.Array], Any] = flax.struct.field(pytree_node=False)
+  init: Callable[..., Any] = flax.struct.field(pytree_node=False)
   spec: DatasetSpec = flax.struct.field(pytree_node=False)
 
 
@@ -65,8 +68,13 @@ def make_apply(config: Any, *, spec: DatasetSpec | None = None) -> Apply:
   def apply(params: Any, inputs: Inputs, *, train: bool = False, rngs: Any = None) -> Outputs:
     return cast(Outputs, model.apply({'params': params}, inputs, train=train, rngs=rngs))
 
-  def init(key: jax.Array) -> Any:
-    return model.init({'params': key}, empty_inputs(spec), train=False)['params']
+  def init(key: jax.Array, features: Inputs | None = None, zero: Mapping[str, Any] | None = None) -> Any:
+    params = model.init({'params': key}, empty_inputs(spec), train=False)['params']
+    if features is None:
+      return params
+    known = {name: np.asarray(x) for name, x in features.items()}
+    places = {m.name: np.asarray((zero or {}).get(m.name, 0.0)) for m in spec.modalities}
+    return overlay(params, model.fitted(known, places), lambda fitted, _: jnp.asarray(fitted))
 
   return Apply(apply, init, spec)
 

@@ -21,7 +21,7 @@ from dream_jax.data.prepare import Prepared
 from dream_jax.errors import Preempted
 from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric, sample_scores
-from dream_jax.models.model import ORACLE_MASK
+from dream_jax.models.model import ORACLE_MASK, overlay
 from dream_jax.models.registry import Method, build
 from dream_jax.parallel import hosts
 from dream_jax.parallel.mesh import fetch, put, sharding
@@ -155,9 +155,9 @@ class Trainer:
       assert state.best is not None
       state = dataclasses.replace(
         state,
-        params=_overlaid(state.params, fitted),
-        average=_overlaid(state.average, fitted),
-        best=dataclasses.replace(state.best, params=_overlaid(state.best.params, fitted)),
+        params=overlay(state.params, fitted, _for_all_seeds),
+        average=overlay(state.average, fitted, _for_all_seeds),
+        best=dataclasses.replace(state.best, params=overlay(state.best.params, fitted, _for_all_seeds)),
       )
     return dataclasses.replace(state, peeked=jax.tree.map(jnp.copy, state.best)) if self.peek else state
 
@@ -286,11 +286,8 @@ class Trainer:
     return note
 
 
-def _overlaid(params: Any, fitted: Any) -> Any:
-  """`params` of all seeds with the leaves of `fitted` in the places they name."""
-  if not isinstance(fitted, dict):
-    return put(np.broadcast_to(fitted, params.shape), params.sharding)
-  return {**params, **{name: _overlaid(params[name], part) for name, part in fitted.items()}}
+def _for_all_seeds(fitted: Any, leaf: jax.Array) -> jax.Array:
+  return put(np.broadcast_to(fitted, leaf.shape), leaf.sharding)  # pyright: ignore[reportArgumentType]
 
 
 def _chosen(selection: Selection | None) -> Any:

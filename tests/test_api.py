@@ -19,6 +19,7 @@ from dream_jax.config_guard import read_config
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
+from dream_jax.models.dream import Dream
 from dream_jax.models.registry import build, find_method
 from dream_jax.predict import label_scale
 from dream_jax.recipe import recipe_from_config
@@ -240,6 +241,17 @@ def test_pure_functions_of_an_untrained_model():
   two = jax.tree.map(lambda a, b: np.stack([a, b]), params, jax.jit(functions.init)(jax.random.key(1)))
   mapped = jax.jit(jax.vmap(functions.apply, in_axes=(0, None)))(two, inputs)
   np.testing.assert_allclose(mapped.prediction[0], out.prediction, rtol=1e-4, atol=1e-5)
+
+
+def test_an_untrained_model_may_know_what_real_features_look_like():
+  prepared = small_prepared(names=('face', 'pose'))
+  functions, features = dream_jax.make_apply(small_config(), spec=prepared.spec), prepared.splits['train'].features
+  blank, known = functions.init(jax.random.key(0)), functions.init(jax.random.key(0), features, prepared.zero)
+  fitted = Dream(prepared.spec).fitted(features, prepared.zero)['recogniser']['detector']
+  for name, fit in fitted.items():
+    jax.tree.map(np.testing.assert_array_equal, known['recogniser']['detector'].pop(name), fit)
+    blank['recogniser']['detector'].pop(name)
+  jax.tree.map(np.testing.assert_array_equal, known, blank)
 
 
 def test_importing_the_package_loads_no_tensorflow_and_loading_a_model_neither(root, workdir):

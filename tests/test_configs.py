@@ -78,7 +78,15 @@ def test_variants_are_found():
   assert {'digits.py', 'digits.py:quick', 'synthetic.py', 'mosi.py:utterance', 'iemocap.py:six'} <= set(names)
 
 
-@pytest.mark.parametrize('config', _CONFIGS, ids=lambda c: Path(c).name)
+def _first_of_its_file(config):
+  return ':' not in config or config.endswith(('mosi.py:utterance', 'digits.py:quick'))
+
+
+@pytest.mark.parametrize(
+  'config',
+  [c if _first_of_its_file(c) else pytest.param(c, marks=pytest.mark.slow) for c in _CONFIGS],
+  ids=lambda c: Path(c).name,
+)
 def test_config_traces_a_train_step(config):
   recipe = recipe_from_config(load_config(config))
   spec = _spec_of(recipe)

@@ -191,10 +191,12 @@ def hand_count(widths, frames, *, batch, width, hidden):
   A layer counts once forward and once for each gradient that is needed: of its weights, and of its input unless that is
   data or not differentiated.
   """
-  b, d, h, m, k, detector = batch, width, hidden, len(widths), 2, 32
+  b, d, h, m, k, detector, probes = batch, width, hidden, len(widths), 2, 32, 8
   half = (frames + 1) // 2
   quarter, windows = (half + 1) // 2, (frames + 2) // 3
-  counts = dict.fromkeys(('project', 'convolve', 'pool', 'recognise', 'heads', 'fuse', 'reconstruct', 'assess'), 0)
+  counts = dict.fromkeys(
+    ('project', 'convolve', 'pool', 'recognise', 'typicality', 'heads', 'fuse', 'reconstruct', 'assess'), 0
+  )
   for features in widths:
     projected = features > d
     # One pass more is that over the inputs before the injection, forward only.
@@ -203,8 +205,9 @@ def hand_count(widths, frames, *, batch, width, hidden):
     counts['convolve'] += _linear(b * half, 3 * (d if projected else features), d) * ((3 if projected else 2) + 1)
     counts['convolve'] += _linear(b * quarter, 3 * d, d) * (3 + 1)
     counts['pool'] += _linear(b, 2 * d, d) * (3 + 1)
+    counts['typicality'] += _linear(b * windows, 3 * features, 2 * probes)  # Nothing of it is trained.
     counts['recognise'] += _linear(b * windows, 3 * features, detector) * 2 + _linear(b, 2 * detector, 1) * 3
-  counts['heads'] = _linear(b * m, d, k) * (3 + 3 + 1)
+  counts['heads'] = _linear(b * m, d, k) * (3 + 3)
   for weightings, passes in ((2**m - 1, 2), (1, 3)):
     counts['fuse'] += _linear(b * m, d, h) * 3 + _linear(b * weightings, h, 1) * 3
     counts['fuse'] += 2 * _linear(b * weightings, m, h) * passes
@@ -335,6 +338,7 @@ def test_plan_refuses(monkeypatch):
   assert len(cores.pretend(4)) == 4
 
 
+@pytest.mark.slow
 def test_command_prints_the_plan_without_data_and_writes_nothing(command, tmp_path):
   done = command(
     '--mode=plan',

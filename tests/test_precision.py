@@ -41,12 +41,13 @@ _OTHER_SHAPES = ((25, 12), (41,), (12, 13, 3), (6,))
 class _Case:
   """A method in one dtype, its parameters drawn, and a batch."""
 
-  def __init__(self, name, encoder, dtype, shapes=_SHAPES, names=_NAMES):
+  def __init__(self, name, encoder, dtype, shapes=_SHAPES, names=_NAMES, typicality=True):
     method, spec = find_method(name), small_spec(names=names)
     shape = dict(zip(_NAMES, shapes, strict=True))
     modalities = tuple(dataclasses.replace(m, shape=shape[m.name]) for m in spec.modalities)
     spec = dataclasses.replace(spec, modalities=modalities)
-    self.model = build(method, spec, DreamSettings(width=_WIDTH, hidden=6, sequence_encoder=encoder, dtype=dtype))
+    sizes = DreamSettings(width=_WIDTH, hidden=6, sequence_encoder=encoder, dtype=dtype, typicality=typicality)
+    self.model = build(method, spec, sizes)
     inputs, kept = inputs_of(spec), _KEPT[:, : len(names)]
     if method.uses_oracle:
       inputs[ORACLE_MASK] = kept
@@ -61,15 +62,15 @@ class _Case:
 
 
 @functools.cache
-def _traced(name, encoder, dtype, shapes):
+def _traced(name, encoder, dtype, shapes, typicality=True):
   """(every equation of a loss and its gradient, those of functions inside it too; shapes of loss and gradients)."""
-  case = _Case(name, encoder, dtype, shapes)
+  case = _Case(name, encoder, dtype, shapes, typicality=typicality)
   jaxpr, result = jax.make_jaxpr(case.gradient, return_shape=True)(case.params, case.batch)
   return tuple(_flat(jaxpr.jaxpr)), result
 
 
-def _step(name, encoder, dtype, shapes=_SHAPES):
-  return _traced(name, encoder, dtype, shapes)[0]
+def _step(name, encoder, dtype, shapes=_SHAPES, typicality=True):
+  return _traced(name, encoder, dtype, shapes, typicality)[0]
 
 
 def _flat(jaxpr):
@@ -111,7 +112,7 @@ def test_all_that_leaves_a_model_is_float32(name, encoder):
 @_EVERY
 def test_products_over_time_and_tokens_are_bfloat16_and_no_others(name, encoder):
   """Forwards and backwards."""
-  one, other = _step(name, encoder, 'bfloat16'), _step(name, encoder, 'bfloat16', _OTHER_SHAPES)
+  one, other = (_step(name, encoder, 'bfloat16', shapes, False) for shapes in (_SHAPES, _OTHER_SHAPES))
   assert all(len(_dtypes(e)) == 1 for e in one if e.primitive.name == 'dot_general')
   # Longer sequences, larger images and more features make no product in float32 any larger,
   assert _products(one, 'float32') == _products(other, 'float32')
@@ -119,6 +120,13 @@ def test_products_over_time_and_tokens_are_bfloat16_and_no_others(name, encoder)
   same = _products(one, 'bfloat16') & _products(other, 'bfloat16')
   assert {shape for *shapes, _ in same for shape in shapes} == {(B, 2 * _WIDTH), (2 * _WIDTH, _WIDTH), (B, _WIDTH)}
   assert max(math.prod(left) for left, *_ in _products(one, 'bfloat16')) >= B * 5 * 3 * _WIDTH
+
+
+def test_typicality_is_float32_for_it_looks_at_what_hardly_varies():
+  with_it, without = (_step('dream', 'tcn', 'bfloat16', typicality=on) for on in (True, False))
+  added = _products(with_it, 'float32') - _products(without, 'float32')
+  assert added.total() == sum(m.kind != 'tokens' for m in small_spec().modalities)
+  assert _products(with_it, 'bfloat16') == _products(without, 'bfloat16')
 
 
 @_EVERY

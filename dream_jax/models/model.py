@@ -3,7 +3,7 @@
 Dimension letters: B batch, M modalities, C outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -91,3 +91,10 @@ class Model(nn.Module):
     of them, see `parallel.rows`.
     """
     return rows.mean(jax.value_and_grad(self.loss, has_aux=True)(params, batch, rng))
+
+
+def overlay(params: Any, fitted: Any, put: Callable[[Any, Any], Any]) -> Any:
+  """`params` with `put(leaf of fitted, its own leaf)` in the places that `fitted` names, see `Model.fitted`."""
+  if not isinstance(fitted, Mapping):
+    return put(fitted, params)
+  return {**params, **{name: overlay(params[name], part, put) for name, part in fitted.items()}}
