@@ -70,6 +70,9 @@ def statistics(modality: ModalitySpec, x: jax.Array, length: Any, probes: jax.Ar
   return masked_mean(jnp.log(jnp.stack([whitened, distance], axis=-1) + _FLOOR), inside)
 
 
+_statistics = jax.jit(statistics, static_argnums=0)
+
+
 def fit_typicality(
   spec: DatasetSpec, features: Mapping[str, np.ndarray], zero: Mapping[str, np.ndarray], seed: int = 0
 ) -> dict[str, Any]:
@@ -109,8 +112,8 @@ def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray]:
   blank = np.broadcast_to(zero, modality.shape[-1:] if modality.has_length else modality.shape).ravel()
   blank = np.tile(blank, 3) if modality.has_length else blank
   noise = rng.standard_normal(x.shape, np.float32)
-  measured = jax.jit(lambda x: statistics(modality, x, length, jnp.asarray(probes), jnp.asarray(blank)))
-  classes = [measured(y) for y in (x, np.broadcast_to(zero, x.shape), noise, np.zeros_like(x))]
+  contents = (x, np.broadcast_to(zero, x.shape), noise, np.zeros_like(x))
+  classes = [_statistics(modality, content, length, probes, blank) for content in contents]
   return {
     'probes': probes,
     'blank': blank,
