@@ -1,5 +1,7 @@
 """The strict room of every test: eight CPU devices, no silent dtype or rank promotion, our own warnings are errors."""
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -75,9 +77,20 @@ def command(tmp_path_factory) -> Command:
 
 @pytest.fixture(scope='session')
 def trained(command, tmp_path_factory) -> tuple[Path, 'subprocess.CompletedProcess[str]']:
-  """(workdir, finished process) of a small training on digits; tests that change the workdir copy it first."""
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  return workdir, command(*command.quick, f'--workdir={workdir}')
+  """(workdir, finished process) of a small training on digits; tests that change the workdir copy it first.
+
+  Processes that share the tests train it once: the first to come does, the other waits.
+  """
+  own = tmp_path_factory.mktemp('trained')
+  folder = own.parent.parent / 'trained' if 'PYTEST_XDIST_WORKER' in os.environ else own
+  folder.mkdir(exist_ok=True)
+  workdir, said = folder / 'run', folder / 'said.json'
+  with open(folder / 'lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not said.exists():
+      done = command(*command.quick, f'--workdir={workdir}')
+      said.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+  return workdir, subprocess.CompletedProcess(*json.loads(said.read_text()))
 
 
 @pytest.fixture(scope='session')

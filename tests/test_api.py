@@ -89,6 +89,7 @@ def test_confidence_is_put_right_as_was_fitted_for_the_seed(workdir, test_split,
   np.testing.assert_allclose(out.unimodal_predictions, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_matter(predictor, test_split):
   whole = predictor(_rows(test_split, slice(0, 8)))
   for rows in (slice(0, 1), slice(2, 5), slice(3, 8)):

@@ -203,7 +203,9 @@ def _loss_of(name):
   return jit(run)
 
 
-@pytest.mark.parametrize('name', _TRAINED)
+@pytest.mark.parametrize(
+  'name', [n if n in ('dream', 'concat+dropout') else pytest.param(n, marks=pytest.mark.slow) for n in _TRAINED]
+)
 def test_training_outputs_and_task_losses_do_not_read_the_mask_or_the_clean_inputs(prepared, name):
   method = find_method(name)
   params = jax.tree.map(lambda p: p[0], _random_params(_abstract_params(name, prepared)))
@@ -313,6 +315,7 @@ def test_prepared_data_hold_nothing_of_what_was_removed(dataset, missing, value)
   assert not _same(arrays(dataset, Missing()), arrays(changed, Missing()))
 
 
+@pytest.mark.slow
 def test_training_never_reads_what_its_data_lack(dataset):
   """The same, seen from the end: losses and updated parameters of a call of the train step."""
   missing = _INCOMPLETE[0]

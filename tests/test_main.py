@@ -100,6 +100,7 @@ def test_finished_run_says_so_and_changes_nothing(command, trained):
   assert _same_results(results, (workdir / 'results.json').read_text())
 
 
+@pytest.mark.slow
 def test_evaluation_again_under_other_protocols(command, copied):
   first = json.loads((copied / 'results.json').read_text())
   arguments = [a for a in command.quick if 'protocols' not in a]
@@ -182,7 +183,8 @@ def test_workdir_that_cannot_be_made_is_refused(command, tmp_path, workdir):
   assert (tmp_path / 'file').read_text() == 'mine'
 
 
-@pytest.mark.parametrize('mode', ['train', pytest.param('evaluate', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['train', 'evaluate'])
 def test_damaged_checkpoint_is_refused_and_left_alone(command, copied, mode):
   folder = copied / 'checkpoints' / 'dream' / ('state' if mode == 'train' else 'best')
   largest = max((p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)

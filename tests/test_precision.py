@@ -180,7 +180,7 @@ def _cosine(a, b):
   ('name', 'encoder', 'names'),
   [
     ('concat+dropout', 'tcn', _NAMES),
-    ('dream', 'tcn', ('audio', 'pose')),
+    pytest.param('dream', 'tcn', ('audio', 'pose'), marks=pytest.mark.slow),
     *(
       pytest.param(name, encoder, _NAMES, marks=pytest.mark.slow)
       for name, encoder in _CASES

@@ -139,6 +139,7 @@ def test_only_what_a_change_touches_is_made_again(data, done, tmp_path, monkeypa
   assert done == ['concat+dropout, complete']
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_after_the_last_finished_run(data, done, tmp_path, monkeypatch):
   config = _config(study__methods=('concat+dropout', 'majority'), study__valuation=False)
   whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
@@ -161,6 +162,7 @@ def test_a_killed_study_goes_on_after_the_last_finished_run(data, done, tmp_path
   assert _without_times(_results(killed)) == _without_times(_results(whole))
 
 
+@pytest.mark.slow
 def test_the_search_trains_all_points_at_once_and_takes_the_best_on_validation(data, done, tmp_path):
   fields = (('optimizer.learning_rate', 'log', 1e-7, 1e-6), ('inject.rate', 'linear', 0.1, 0.6))
   config = _config(

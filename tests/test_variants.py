@@ -77,6 +77,7 @@ def test_a_variant_is_a_run_of_its_own():
   assert key('dream[model.dropout=0.1]') != key('dream', recipe)
 
 
+@pytest.mark.slow
 def test_a_variant_trains_on_its_own_damage():
   prepared = small_prepared('multiclass', ('face', 'pose'))
   bench = Workbench(small_recipe(), prepared)
