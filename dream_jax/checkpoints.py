@@ -31,6 +31,17 @@ _STATE, _BEST = 'state', 'best'
 _SEAL = 'sha256.json'
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, that does not ask whether SIGTERM has come.
+
+  The runtime answers one asker, whose places are numbered one by one: `hosts.stopping`. Orbax asks it with numbers of
+  steps. A signal between the two would be promised for a place that is never reached, and the program never stops.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
 class Checkpoints:
   """The checkpoints of one method; always used as a context manager, which waits for the save in flight.
 
@@ -46,7 +57,7 @@ class Checkpoints:
     self._directory = storage.place(directory if storage.in_bucket(directory) else os.path.abspath(directory))
     self._max_to_keep = max_to_keep
     self._read_only = read_only
-    self._managers: dict[str, ocp.CheckpointManager] = {}
+    self._managers: dict[str, _Manager] = {}
     self._unsealed: list[epath.Path] = []
 
   def save(self, step: int, state: Any) -> None:
@@ -134,7 +145,7 @@ class Checkpoints:
     if kind is None or issubclass(kind, Preempted) or not hosts.several():
       self.close()
 
-  def _manager(self, kind: str, *, write: bool) -> ocp.CheckpointManager:
+  def _manager(self, kind: str, *, write: bool) -> _Manager:
     if write and self._read_only:
       raise ValueError(f'{self._directory} was opened read-only')
     if kind not in self._managers:
@@ -146,7 +157,7 @@ class Checkpoints:
         # Two managers at work must not meet each other's barriers.
         multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind),
       )
-      self._managers[kind] = ocp.CheckpointManager(
+      self._managers[kind] = _Manager(
         self._directory / kind, options=options, item_handlers=ocp.StandardCheckpointHandler()
       )
     return self._managers[kind]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dream_jax.checkpoints import Checkpoints
@@ -43,6 +44,16 @@ def _abstract(state):
 def _assert_equal(a, b):
   assert jax.tree.structure(a) == jax.tree.structure(b)
   jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_saves_do_not_ask_the_runtime_about_sigterm_with_numbers_of_their_own(tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(multihost_utils, 'reached_preemption_sync_point', asked.append)
+  with Checkpoints(tmp_path) as checkpoints:
+    for step in (10, 20):
+      checkpoints.save(step, _state(step))
+    checkpoints.save_best(20, _state(20).params)
+  assert not asked
 
 
 def test_latest_state_comes_back_to_the_bit_and_old_ones_go(tmp_path):
