@@ -48,7 +48,9 @@ class _Case:
     spec = dataclasses.replace(spec, modalities=modalities)
     sizes = DreamSettings(width=_WIDTH, hidden=6, sequence_encoder=encoder, dtype=dtype, typicality=typicality)
     self.model = build(method, spec, sizes)
-    inputs, kept = inputs_of(spec), _KEPT[:, : len(names)]
+    # Among DREAM's inputs of seed 0 one is projected to where the detector cuts off squares: rounding crosses it, and a
+    # gradient jumps.
+    inputs, kept = inputs_of(spec, seed=2 if name == 'dream' else 0), _KEPT[:, : len(names)]
     if method.uses_oracle:
       inputs[ORACLE_MASK] = kept
     self.batch = {'inputs': inputs, 'clean': inputs_of(spec, seed=3), 'label': label_of(spec), 'kept': kept}
