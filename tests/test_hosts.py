@@ -249,6 +249,8 @@ def test_death_of_one_ends_all_within_a_minute(job, two, tmp_path, killed):
   codes = first.finish(timeout=90)
   assert time.monotonic() - start < 60
   assert all(codes), codes
+  if killed == 0:
+    return  # What was saved does not depend on who died: one continuation is enough.
   # Another number of processes, of which three hold parameters that they did not save.
   second = job(workdir, 4)
   assert second.finish() == [0] * 4, second.output
