@@ -18,6 +18,7 @@ ABLATIONS = (
   'dream[model.agreement=False]',  # each slot is judged by itself
   'dream[model.typicality=False]',  # what real content looks like is learnt from nothing
   'dream[model.assess=False]',  # no contribution estimator
+  'dream[model.estimator_view=own]',  # it sees of each modality what that one says alone
   'dream[losses.estimator=0.0]',  # no target for it: certainty alone
   'dream[losses.target=leave_one_out]',
   'dream[losses.target=confidence]',  # what a modality says alone

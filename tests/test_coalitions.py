@@ -9,7 +9,7 @@ import pytest
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix, shapley_matrix, shapley_values
-from dream_jax.models.contribution import certainty_shapley, coalition_values, contribution_target
+from dream_jax.models.contribution import certainty_credit, coalition_values, credit
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 
@@ -97,7 +97,7 @@ def test_targets_are_as_defined(m):
   empty = jnp.asarray([0.1, 0.2, 0.3])
   index = {tuple(r): i for i, r in enumerate(rows)}
   for kind in ('shapley', 'leave_one_out', 'confidence'):
-    target = np.asarray(contribution_target(_spec(m), values, empty, kind=kind))
+    target = np.asarray(credit(_spec(m), values, empty, kind=kind))
     assert target.shape == (3, m)
     for j in range(m):
       if kind == 'confidence':
@@ -118,7 +118,7 @@ def test_shares_of_certainty_add_up_to_the_certainty_reached(task):
   eta = evidence.from_raw(spec, jnp.asarray(rng.normal(size=(5, 3, k)), jnp.float32))
   summed = jnp.einsum('gm,bmk->bgk', jnp.asarray(coalition_matrix(3), jnp.float32), eta)
   predictions = evidence.predict(spec, prior, summed)
-  phi = certainty_shapley(spec, prior, eta, predictions)
+  phi = certainty_credit(spec, prior, eta, predictions)
   assert phi.shape == (5, 3)
   nothing = jnp.zeros((5, k))
   before = evidence.certainty(spec, evidence.predict(spec, prior, nothing), nothing)
@@ -134,7 +134,7 @@ def test_a_modality_without_evidence_earns_no_share_of_certainty(task):
   prior = jnp.asarray(rng.normal(size=k), jnp.float32)
   eta = evidence.from_raw(spec, jnp.asarray(rng.normal(size=(5, 3, k)), jnp.float32)).at[:, 1].set(0.0)
   summed = jnp.einsum('gm,bmk->bgk', jnp.asarray(coalition_matrix(3), jnp.float32), eta)
-  phi = np.asarray(certainty_shapley(spec, prior, eta, evidence.predict(spec, prior, summed)))
+  phi = np.asarray(certainty_credit(spec, prior, eta, evidence.predict(spec, prior, summed)))
   np.testing.assert_allclose(phi[:, 1], 0.0, atol=1e-6)
   assert (np.abs(phi[:, [0, 2]]) > 1e-3).any()
 

@@ -223,6 +223,7 @@ _ABLATIONS = {
   'no recognition': {'recognise': False},
   'no agreement': {'agreement': False},
   'no assessment': {'assess': False},
+  'own view': {'estimator_view': 'own'},
   'presence alone': {'sharpness': 0.0, 'reconstruct': 'never'},
   'always reconstruct': {'reconstruct': 'always'},
   'never reconstruct': {'reconstruct': 'never'},
@@ -278,6 +279,16 @@ def test_switches_mean_what_they_say():
   assert set(np.unique(outputs['hard mask'].soft_mask)) <= {0.0, 1.0}
   np.testing.assert_array_equal(outputs['uniform'].soft_mask, 1.0)
   assert not np.allclose(outputs['full'].soft_mask, np.round(outputs['full'].soft_mask))
+
+
+@pytest.mark.parametrize(('name', 'alone'), [('full', False), ('own view', True)])
+def test_estimator_sees_other_modalities_unless_told_not_to(name, alone):
+  model, params, trace, _, _ = _ablated(name)
+  inputs = _inputs(model.spec)
+  changed = {**inputs, 'pose': inputs['pose'] + 3.0}
+  credit = jit(lambda p: model.apply({'params': p}, changed, train=False, method='trace').credit)(params)
+  assert np.allclose(credit[:, 0], trace.credit[:, 0], atol=1e-5) == alone
+  assert not np.allclose(credit[:, 1], trace.credit[:, 1], atol=1e-3)
 
 
 def test_low_contribution_opens_the_gate():

@@ -20,23 +20,27 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix, shapley_values
+from dream_jax.models.layers import SlotDense
 from dream_jax.spec import DatasetSpec
 
 
-def certainty_shapley(spec: DatasetSpec, prior: jax.Array, eta: jax.Array, predictions: jax.Array) -> jax.Array:
-  """Shapley values [B, M] of the game of certainty; for classification their sum is at most 1.
+def certainty_credit(
+  spec: DatasetSpec, prior: jax.Array, eta: jax.Array, predictions: jax.Array, *, kind: str = 'shapley'
+) -> jax.Array:
+  """Credit [B, M] in the game of certainty; Shapley values of classification sum up to at most 1.
 
   Args:
     spec: modalities and task.
     prior: [K].
     eta: [B, M, K] unimodal evidence.
     predictions: [B, G, C] of every coalition, in the order of `coalition_matrix`.
+    kind: see `credit`.
   """
   coalitions = jnp.asarray(coalition_matrix(spec.num_modalities), eta.dtype)
   values = evidence.certainty(spec, predictions, jnp.einsum('gm,bmk->bgk', coalitions, eta))
   nothing = jnp.zeros((eta.shape[0], eta.shape[-1]), eta.dtype)
   empty = evidence.certainty(spec, evidence.predict(spec, prior, nothing), nothing)
-  return shapley_values(values, empty, spec.num_modalities)
+  return credit(spec, values, empty, kind=kind)
 
 
 class ContributionEstimator(nn.Module):
@@ -44,20 +48,28 @@ class ContributionEstimator(nn.Module):
 
   The correction sees the certainty values and presences of all slots and nothing else: few numbers that mean the same
   on new samples.
+
+  Attributes:
+    view: 'coalitions'; or 'own', where the correction of a modality sees its own certainty and nothing of the others.
+    hidden: width of the correction.
   """
 
+  view: str = 'coalitions'
   hidden: int = 16
 
   @nn.compact
   def __call__(self, certainty: jax.Array, presence: jax.Array) -> jax.Array:
-    """`certainty` [B, M] from `certainty_shapley`, `presence` [B, M]; both are read only."""
+    """`certainty` [B, M] from `certainty_credit`, `presence` [B, M]; both are read only."""
     certainty, presence = stop_gradient(certainty), stop_gradient(presence)
+    if self.view == 'own':
+      x = nn.gelu(SlotDense(self.hidden, name='in')(certainty[..., None]))
+      return certainty + SlotDense(1, kernel_init=nn.initializers.zeros, name='out')(x)[..., 0]
     x = nn.gelu(nn.Dense(self.hidden, name='in')(jnp.concatenate([certainty, presence], axis=-1)))
     return certainty + nn.Dense(certainty.shape[-1], kernel_init=nn.initializers.zeros, name='out')(x)
 
 
-def contribution_target(spec: DatasetSpec, values: jax.Array, empty: jax.Array, *, kind: str = 'shapley') -> jax.Array:
-  """What the estimator learns, [B, M]. Needs labels (through `values`), so training and analysis only.
+def credit(spec: DatasetSpec, values: jax.Array, empty: jax.Array, *, kind: str = 'shapley') -> jax.Array:
+  """What each modality gets of a game, [B, M].
 
   Args:
     spec: number of modalities.

@@ -20,7 +20,7 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.contribution import ContributionEstimator, certainty_shapley
+from dream_jax.models.contribution import ContributionEstimator, certainty_credit
 from dream_jax.models.dream_objective import LossWeights, dream_terms
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.fusion import SoftMaskFusion
@@ -45,6 +45,8 @@ class DreamSettings(Sizes):
     agreement: whether recognition lets modalities testify about each other.
     typicality: whether recognition knows the second moments of real features before training.
     assess: whether contributions are estimated; without it they are the presence alone.
+    estimator_view: what the estimator sees of a sample: 'coalitions', the predictions of all of them; or 'own', of each
+      modality what it predicts alone.
     sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1
       takes them at face value.
     reconstruct: 'selective' replaces latents by the gate, 'always' fully, 'never' leaves them.
@@ -58,6 +60,7 @@ class DreamSettings(Sizes):
   agreement: bool = True
   typicality: bool = True
   assess: bool = True
+  estimator_view: Literal['coalitions', 'own'] = 'coalitions'
   sharpness: float = 0.5
   reconstruct: Literal['selective', 'always', 'never'] = 'selective'
   gate_threshold: float = 0.3
@@ -109,7 +112,7 @@ class Dream(Model):
     if s.recognise:
       self.recogniser = Recogniser(self.spec, s.dtype, s.agreement, s.typicality)
     if s.assess:
-      self.estimator = ContributionEstimator()
+      self.estimator = ContributionEstimator(s.estimator_view)
     if s.reconstruct != 'never':
       self.reconstructor = Reconstructor(s.hidden)
     self.fusion = SoftMaskFusion(self.spec, s.hidden, s.head_dropout)
@@ -159,7 +162,9 @@ class Dream(Model):
 
     # Assess how much each modality contributes to this sample's prediction.
     if s.assess:
-      credit = self.estimator(certainty_shapley(self.spec, self.prior, eta, every_coalition), trusted)
+      kind = 'confidence' if s.estimator_view == 'own' else 'shapley'
+      certainty = certainty_credit(self.spec, self.prior, eta, every_coalition, kind=kind)
+      credit = self.estimator(certainty, trusted)
       merit = stop_gradient(jnp.maximum(credit, 0.0))
       shares = (merit + _SMALLEST_MERIT) / (merit + _SMALLEST_MERIT).sum(-1, keepdims=True)
       contributions = m * merit * trusted

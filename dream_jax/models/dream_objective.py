@@ -9,7 +9,7 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.contribution import coalition_values, contribution_target
+from dream_jax.models.contribution import coalition_values, credit
 from dream_jax.models.objective import label_of_each, task_loss
 from dream_jax.models.reconstruction import reconstruction_quality
 from dream_jax.parallel import rows
@@ -78,7 +78,7 @@ def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
 
   if settings.assess:
     values, empty = coalition_values(spec, t.prior, t.coalition_predictions, label)
-    target = contribution_target(spec, values, empty, kind=weights.target)
+    target = credit(spec, values, empty, kind=weights.target)
     terms['estimator'] = jnp.square(t.credit - stop_gradient(target)).sum(-1).mean()
   if settings.recognise:
     # The row of the coalition that was left intact. Slots that were missing before the injection count as intact here:

@@ -5,6 +5,7 @@ gradients too.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -96,11 +97,12 @@ class SlotDense(nn.Module):
   """A dense layer per modality: [..., M, D_in] -> [..., M, features]."""
 
   features: int
+  kernel_init: Any = nn.initializers.lecun_normal(batch_axis=(0,))
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     slots, width = x.shape[-2:]
-    kernel = self.param('kernel', nn.initializers.lecun_normal(batch_axis=(0,)), (slots, width, self.features))
+    kernel = self.param('kernel', self.kernel_init, (slots, width, self.features))
     bias = self.param('bias', nn.initializers.zeros, (slots, self.features))
     return add(jnp.einsum('...md,mdf->...mf', x, kernel.astype(x.dtype)), bias)
 
