@@ -34,6 +34,7 @@ def get_default() -> Any:
   config.model.typicality = True  # know the second moments of real features before training
   config.model.assess = True  # estimate contributions
   config.model.estimator_view = 'coalitions'  # what it sees: 'coalitions', or of each modality its 'own' prediction
+  config.model.game = 'expected'  # its Shapley values: 'expected' probability of the target, or 'certainty'
   config.model.sharpness = 0.5  # exponent of the estimated shares in the soft mask; 0 leaves presence alone
   config.model.reconstruct = 'selective'  # 'selective', 'always' or 'never'
   config.model.gate_threshold = 0.3  # weight below which a modality is replaced (an equal share is 1)

@@ -9,7 +9,7 @@ import pytest
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix, shapley_matrix, shapley_values
-from dream_jax.models.contribution import certainty_credit, coalition_values, credit
+from dream_jax.models.contribution import certainty_credit, coalition_values, credit, expected_credit
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 
@@ -124,6 +124,39 @@ def test_shares_of_certainty_add_up_to_the_certainty_reached(task):
   before = evidence.certainty(spec, evidence.predict(spec, prior, nothing), nothing)
   reached = evidence.certainty(spec, predictions[:, -1], summed[:, -1])
   np.testing.assert_allclose(phi.sum(-1), reached - before, atol=1e-5)
+
+
+@pytest.mark.parametrize('task', ['multiclass', 'multilabel', 'binary'])
+def test_expected_credit_is_that_of_every_label_by_its_probability(task):
+  c = {'multiclass': 4, 'multilabel': 2, 'binary': 1}[task]
+  spec, rng = _spec(3, task, c), np.random.default_rng(6)
+
+  def draw(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  prior, eta, predictions, belief = draw(c), draw(5, 3, c), draw(5, 7, c), draw(5, c)
+  if task == 'multiclass':
+    labels, weights = [np.full(5, y) for y in range(c)], np.asarray(jax.nn.softmax(belief, -1)).T
+  else:
+    labels = [np.tile(y, (5, 1)) for y in itertools.product((0, 1), repeat=c)]
+    p = np.asarray(jax.nn.sigmoid(belief))
+    weights = [np.where(y == 1, p, 1 - p).prod(-1) for y in labels]
+    labels = labels if task == 'multilabel' else [y[:, 0] for y in labels]
+  wanted = 0
+  for label, weight in zip(labels, weights, strict=True):
+    wanted += weight[:, None] * credit(spec, *coalition_values(spec, prior, predictions, jnp.asarray(label)))
+  found = expected_credit(spec, prior, eta, predictions, belief)
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_expected_credit_of_a_sure_regression_is_that_of_its_value():
+  spec, rng = _spec(3, 'regression', 1), np.random.default_rng(7)
+  predictions, belief = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((5, 7, 1), (5, 1)))
+  eta = jnp.full((5, 3, 2), 1e8)
+  found = expected_credit(spec, jnp.zeros(2), eta, predictions, belief)
+  wanted = credit(spec, *coalition_values(spec, jnp.zeros(2), predictions, belief[:, 0]))
+  np.testing.assert_allclose(found, wanted, atol=1e-3)
+  assert np.abs(found - expected_credit(spec, jnp.zeros(2), 0 * eta, predictions, belief)).max() > 0.01
 
 
 @pytest.mark.parametrize('task', ['multiclass', 'multilabel', 'binary', 'regression'])

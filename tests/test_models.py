@@ -223,6 +223,7 @@ _ABLATIONS = {
   'no recognition': {'recognise': False},
   'no agreement': {'agreement': False},
   'no assessment': {'assess': False},
+  'certainty': {'game': 'certainty'},
   'own view': {'estimator_view': 'own'},
   'presence alone': {'sharpness': 0.0, 'reconstruct': 'never'},
   'always reconstruct': {'reconstruct': 'always'},

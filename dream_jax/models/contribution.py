@@ -1,13 +1,14 @@
 """Assess: how much does each modality of this sample contribute to its prediction?
 
-The fusion head predicts from every coalition S of modalities. How much surer it becomes when a modality joins is known
-without a label, so each sample plays a cooperative game of its own,
+The fusion head predicts from every coalition S of modalities. What a modality is worth is its Shapley value in the
+game of this sample, v(S) = probability that S gives to the true target. Nobody knows that target when it matters, but
+the model believes something of it, b(y): the mixture of what all coalitions say, each by the probability that it is the
+real one. Shapley values are linear in v, so the best guess of a value is the value of the game expected over b,
 
-  v(S) = certainty of p(y | S),
+  v(S) = sum_y b(y) p(y | S),
 
-and the exact Shapley value of that game divides the certainty reached among the modalities. A small correction, trained
-on the Shapley value of the game with labels, v(S) = probability that S gives to the true target, turns certainty into
-merit.
+and a modality that is sure of something else than the others loses by it. (The certainty of p(y | S), which was used
+first, is blind to that.) A small correction, trained on the game with labels, takes out what is wrong with b.
 
 A net that guesses contributions from latents alone was tried first and generalises worse: on samples it was trained on
 every coalition is right, and there is nothing left to tell modalities apart (see docs/method.md).
@@ -43,14 +44,41 @@ def certainty_credit(
   return credit(spec, values, empty, kind=kind)
 
 
-class ContributionEstimator(nn.Module):
-  """Estimated Shapley values [B, M]: those of certainty, and a learned correction that starts at zero.
+def expected_credit(
+  spec: DatasetSpec,
+  prior: jax.Array,
+  eta: jax.Array,
+  predictions: jax.Array,
+  belief: jax.Array,
+) -> jax.Array:
+  """Shapley values [B, M] of the game with labels, expected over the label.
 
-  The correction sees the certainty values and presences of all slots and nothing else: few numbers that mean the same
-  on new samples.
+  Args:
+    spec: modalities and task.
+    prior: [K].
+    eta: [B, M, K] unimodal evidence.
+    predictions: [B, G, C] of every coalition, in the order of `coalition_matrix`.
+    belief: [B, C] what is believed of the target.
+  """
+  total = eta.sum(1)
+  empty = evidence.predict(spec, prior, jnp.zeros_like(total))
+  values = evidence.expected_likelihood(
+    spec,
+    jnp.broadcast_to(belief[:, None], predictions.shape),
+    jnp.broadcast_to(total[:, None], (*predictions.shape[:2], total.shape[-1])),
+    predictions,
+  )
+  return credit(spec, values, evidence.expected_likelihood(spec, belief, total, empty))
+
+
+class ContributionEstimator(nn.Module):
+  """Estimated Shapley values [B, M]: those of a game without labels, and a learned correction that starts at zero.
+
+  The correction sees these values and the presences of all slots and nothing else: few numbers that mean the same on
+  new samples.
 
   Attributes:
-    view: 'coalitions'; or 'own', where the correction of a modality sees its own certainty and nothing of the others.
+    view: 'coalitions'; or 'own', where the correction of a modality sees its own value and nothing of the others.
     hidden: width of the correction.
   """
 
@@ -58,14 +86,14 @@ class ContributionEstimator(nn.Module):
   hidden: int = 16
 
   @nn.compact
-  def __call__(self, certainty: jax.Array, presence: jax.Array) -> jax.Array:
-    """`certainty` [B, M] from `certainty_credit`, `presence` [B, M]; both are read only."""
-    certainty, presence = stop_gradient(certainty), stop_gradient(presence)
+  def __call__(self, unlabelled: jax.Array, presence: jax.Array) -> jax.Array:
+    """`unlabelled` [B, M] from `expected_credit` or `certainty_credit`, `presence` [B, M]; both are read only."""
+    unlabelled, presence = stop_gradient(unlabelled), stop_gradient(presence)
     if self.view == 'own':
-      x = nn.gelu(SlotDense(self.hidden, name='in')(certainty[..., None]))
-      return certainty + SlotDense(1, kernel_init=nn.initializers.zeros, name='out')(x)[..., 0]
-    x = nn.gelu(nn.Dense(self.hidden, name='in')(jnp.concatenate([certainty, presence], axis=-1)))
-    return certainty + nn.Dense(certainty.shape[-1], kernel_init=nn.initializers.zeros, name='out')(x)
+      x = nn.gelu(SlotDense(self.hidden, name='in')(unlabelled[..., None]))
+      return unlabelled + SlotDense(1, kernel_init=nn.initializers.zeros, name='out')(x)[..., 0]
+    x = nn.gelu(nn.Dense(self.hidden, name='in')(jnp.concatenate([unlabelled, presence], axis=-1)))
+    return unlabelled + nn.Dense(unlabelled.shape[-1], kernel_init=nn.initializers.zeros, name='out')(x)
 
 
 def credit(spec: DatasetSpec, values: jax.Array, empty: jax.Array, *, kind: str = 'shapley') -> jax.Array:

@@ -20,7 +20,7 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.contribution import ContributionEstimator, certainty_credit
+from dream_jax.models.contribution import ContributionEstimator, certainty_credit, expected_credit
 from dream_jax.models.dream_objective import LossWeights, dream_terms
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.fusion import SoftMaskFusion
@@ -46,7 +46,9 @@ class DreamSettings(Sizes):
     typicality: whether recognition knows the second moments of real features before training.
     assess: whether contributions are estimated; without it they are the presence alone.
     estimator_view: what the estimator sees of a sample: 'coalitions', the predictions of all of them; or 'own', of each
-      modality what it predicts alone.
+      modality how sure it is alone.
+    game: whose Shapley values the estimator starts from: 'expected', the probability given to the target, expected over
+      what is believed of it; or 'certainty'.
     sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1
       takes them at face value.
     reconstruct: 'selective' replaces latents by the gate, 'always' fully, 'never' leaves them.
@@ -61,6 +63,7 @@ class DreamSettings(Sizes):
   typicality: bool = True
   assess: bool = True
   estimator_view: Literal['coalitions', 'own'] = 'coalitions'
+  game: Literal['expected', 'certainty'] = 'expected'
   sharpness: float = 0.5
   reconstruct: Literal['selective', 'always', 'never'] = 'selective'
   gate_threshold: float = 0.3
@@ -162,9 +165,16 @@ class Dream(Model):
 
     # Assess how much each modality contributes to this sample's prediction.
     if s.assess:
-      kind = 'confidence' if s.estimator_view == 'own' else 'shapley'
-      certainty = certainty_credit(self.spec, self.prior, eta, every_coalition, kind=kind)
-      credit = self.estimator(certainty, trusted)
+      if s.estimator_view == 'own':
+        # What the others say of the target is what it must not know.
+        unlabelled = certainty_credit(self.spec, self.prior, eta, every_coalition, kind='confidence')
+      elif s.game == 'expected':
+        # What all coalitions say together, each as far as it is believed to be the real one.
+        belief = evidence.mixture(self.spec, log_coalition, every_coalition)
+        unlabelled = expected_credit(self.spec, self.prior, eta, every_coalition, belief)
+      else:
+        unlabelled = certainty_credit(self.spec, self.prior, eta, every_coalition)
+      credit = self.estimator(unlabelled, trusted)
       merit = stop_gradient(jnp.maximum(credit, 0.0))
       shares = (merit + _SMALLEST_MERIT) / (merit + _SMALLEST_MERIT).sum(-1, keepdims=True)
       contributions = m * merit * trusted

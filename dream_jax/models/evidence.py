@@ -12,6 +12,7 @@ members' vectors, and the log-partition function of the sum says how well the me
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dream_jax.spec import DatasetSpec
 
@@ -95,6 +96,28 @@ def log_likelihood(spec: DatasetSpec, prior: jax.Array, eta: jax.Array, label: j
     return score(spec, predict(spec, prior, eta), label)
   precision = 1.0 + eta[..., 1]
   return 0.5 * jnp.log(precision) - 0.5 * precision * jnp.square(label - eta[..., 0] / precision)
+
+
+def expected_likelihood(spec: DatasetSpec, belief: jax.Array, eta: jax.Array, prediction: jax.Array) -> jax.Array:
+  """The probability that `prediction` gives to the target, in (0, 1], expected over what is believed of the target.
+
+  For regression exp(-Huber distance) as in `score`, over five points of the Gaussian.
+
+  Args:
+    spec: names the task.
+    belief: [..., C] a prediction of the target.
+    eta: [..., K] summed evidence of that belief, read for regression.
+    prediction: [..., C], of the same leading axes.
+  """
+  if spec.task == 'multiclass':
+    return jnp.exp(jax.nn.log_softmax(belief, axis=-1) + jax.nn.log_softmax(prediction, axis=-1)).sum(-1)
+  if spec.task == 'regression':
+    points, weights = np.polynomial.hermite_e.hermegauss(5)
+    points, weights = (x.reshape((1,) * (belief.ndim - 1) + (-1,)) for x in (points, weights / weights.sum()))
+    target = belief + points / jnp.sqrt(1.0 + eta[..., 1:])
+    return (weights * jnp.exp(score(spec, prediction[..., None, :], target))).sum(-1)
+  p, q = jax.nn.sigmoid(belief), jax.nn.sigmoid(prediction)
+  return (p * q + (1.0 - p) * (1.0 - q)).prod(-1)
 
 
 def certainty(spec: DatasetSpec, prediction: jax.Array, eta: jax.Array) -> jax.Array:
