@@ -25,7 +25,7 @@ from dream_jax.errors import UserError
 from dream_jax.models.registry import build, find_method
 from dream_jax.recipe import recipe_from_config
 
-_COPIED = ('contributions_dream-modality-noise', 'contributions_dream-subset-swap', 'robustness_modality-noise')
+_COPIED = ('contributions_dream-subset-swap', 'robustness_modality-noise')
 _FILLS = ('zeros', 'noise', 'swap')
 _RATE = 0.5
 
@@ -43,6 +43,7 @@ class Run:
   """DREAM of a workdir, all its seeds."""
 
   def __init__(self, workdir: str):
+    """Raises UserError where the workdir holds no finished run of DREAM."""
     recipe = recipe_from_config(read_config(workdir))
     prepared = experiment.load_prepared(recipe)
     self.spec, self._seed = prepared.spec, recipe.seed
@@ -96,7 +97,7 @@ def draw_gates(run: Run, out: Path) -> None:
 
 
 def draw_reconstruction(run: Run, out: Path) -> None:
-  """Share of the variance of each latent that is rebuilt from the other modalities, by what else is missing.
+  """Share of the variance of each latent that is rebuilt when its own slot is missing, and when one more is.
 
   1 minus squared error over variance around the mean of the test samples; 0 is what that mean would give.
   """
@@ -107,18 +108,19 @@ def draw_reconstruction(run: Run, out: Path) -> None:
     return
   spread = np.square(truth.latents - truth.latents.mean(1, keepdims=True)).sum((1, 3))
 
-  def rebuilt(inside: Inside) -> np.ndarray:
-    return 1 - np.square(inside.reconstructions - truth.latents).sum((1, 3)) / spread
+  def rebuilt(slot: int, gone: tuple[int, ...], fill: str) -> np.ndarray:
+    """[S] of one slot, which is missing itself."""
+    inside = run.look(Missing('subset', kept=tuple(n for k, n in enumerate(names) if k not in gone), fills=(fill,)))
+    assert inside.reconstructions is not None
+    error = np.square(inside.reconstructions[:, :, slot] - truth.latents[:, :, slot]).sum((1, 2))
+    return 1 - error / spread[:, slot]
 
-  scores = {'all others there': rebuilt(truth)}
-  if m > 2:
-    # One of the others is gone, each in turn; a slot's own content is never read for its reconstruction.
-    for fill in _FILLS:
-      total = np.zeros_like(spread)
-      for gone in names:
-        inside = run.look(Missing('subset', kept=tuple(n for n in names if n != gone), fills=(fill,)))
-        total += np.where(np.array(names) == gone, 0, rebuilt(inside))
-      scores[f'one other gone: {fill}'] = total / (m - 1)
+  scores = {}
+  for fill in _FILLS:
+    scores[f'it is missing: {fill}'] = np.stack([rebuilt(k, (k,), fill) for k in range(m)], axis=1)
+  for fill in _FILLS if m > 2 else ():
+    both = [[rebuilt(k, (k, other), fill) for other in range(m) if other != k] for k in range(m)]
+    scores[f'and another: {fill}'] = np.mean(both, axis=1).T
   figure = Figure(figsize=(7.5, 3.0), layout='constrained')
   axes = figure.subplots()
   width = 0.8 / len(scores)
@@ -148,8 +150,9 @@ def main() -> int:
     draw_reconstruction(run, arguments.out)
     for name in _COPIED:
       source = Path(arguments.workdir) / 'figures' / f'{name}.png'
-      if source.exists():
-        shutil.copy(source, arguments.out)
+      if not source.exists():
+        raise UserError(f'{source} is missing; run --mode=report with this --workdir, and these protocols, first')
+      shutil.copy(source, arguments.out)
   except UserError as error:
     print(f'method_pictures: {error}', file=sys.stderr)
     return 2

@@ -178,7 +178,7 @@ class Predictor:
     )
 
   def contributions(self, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Estimated contribution of every modality, name -> [B], see `Outputs`; 1 bounds an equal share from above.
+    """Estimated contribution of every modality, name -> [B], see `Outputs`.
 
     Raises:
       UserError: the method estimates none.

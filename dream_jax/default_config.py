@@ -33,7 +33,7 @@ def get_default() -> Any:
   config.model.agreement = True  # let modalities testify about each other
   config.model.typicality = True  # know the second moments of real features before training
   config.model.assess = True  # estimate contributions
-  config.model.estimator_view = 'coalitions'  # what it sees: 'coalitions', or of each modality its 'own' prediction
+  config.model.estimator_view = 'coalitions'  # what it sees: 'coalitions', or of each modality its 'own' certainty
   config.model.game = 'expected'  # its Shapley values: 'expected' probability of the target, or 'certainty'
   config.model.sharpness = 0.5  # exponent of the estimated shares in the soft mask; 0 leaves presence alone
   config.model.reconstruct = 'selective'  # 'selective', 'always' or 'never'

@@ -134,7 +134,8 @@ def test_expected_credit_is_that_of_every_label_by_its_probability(task):
   def draw(*shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-  prior, eta, predictions, belief = draw(c), draw(5, 3, c), draw(5, 7, c), draw(5, c)
+  prior, eta, predictions, log_weight = draw(c), draw(5, 3, c), draw(5, 7, c), jax.nn.log_softmax(draw(5, 7), -1)
+  belief = evidence.mixture(spec, log_weight, predictions)
   if task == 'multiclass':
     labels, weights = [np.full(5, y) for y in range(c)], np.asarray(jax.nn.softmax(belief, -1)).T
   else:
@@ -145,18 +146,29 @@ def test_expected_credit_is_that_of_every_label_by_its_probability(task):
   wanted = 0
   for label, weight in zip(labels, weights, strict=True):
     wanted += weight[:, None] * credit(spec, *coalition_values(spec, prior, predictions, jnp.asarray(label)))
-  found = expected_credit(spec, prior, eta, predictions, belief)
+  found = expected_credit(spec, prior, eta, predictions, log_weight)
   np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_expected_credit_of_a_sure_regression_is_that_of_its_value():
   spec, rng = _spec(3, 'regression', 1), np.random.default_rng(7)
-  predictions, belief = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((5, 7, 1), (5, 1)))
+  predictions = jnp.asarray(rng.normal(size=(5, 7, 1)), jnp.float32)
+  weight = jnp.log(jnp.tile(jnp.asarray([1e-30] * 6 + [1.0], jnp.float32), (5, 1)))
   eta = jnp.full((5, 3, 2), 1e8)
-  found = expected_credit(spec, jnp.zeros(2), eta, predictions, belief)
-  wanted = credit(spec, *coalition_values(spec, jnp.zeros(2), predictions, belief[:, 0]))
+  found = expected_credit(spec, jnp.zeros(2), eta, predictions, weight)
+  wanted = credit(spec, *coalition_values(spec, jnp.zeros(2), predictions, predictions[:, -1, 0]))
   np.testing.assert_allclose(found, wanted, atol=1e-3)
-  assert np.abs(found - expected_credit(spec, jnp.zeros(2), 0 * eta, predictions, belief)).max() > 0.01
+  assert np.abs(found - expected_credit(spec, jnp.zeros(2), 0 * eta, predictions, weight)).max() > 0.01
+
+
+def test_variance_of_a_mixture_is_that_of_its_samples():
+  rng = np.random.default_rng(8)
+  weight, mean, precision = np.array([0.2, 0.5, 0.3]), np.array([-1.0, 0.5, 2.0]), np.array([0.0, 3.0, 8.0])
+  which = rng.choice(3, 400_000, p=weight)
+  drawn = rng.normal(mean[which], 1 / np.sqrt(1 + precision[which]))
+  eta = jnp.asarray(np.stack([0 * precision, precision], -1))
+  found = evidence.mixture_variance(jnp.log(jnp.asarray(weight)), jnp.asarray(mean)[:, None], eta)
+  np.testing.assert_allclose(found, [drawn.var()], rtol=0.02)
 
 
 @pytest.mark.parametrize('task', ['multiclass', 'multilabel', 'binary', 'regression'])

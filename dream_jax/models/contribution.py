@@ -45,11 +45,7 @@ def certainty_credit(
 
 
 def expected_credit(
-  spec: DatasetSpec,
-  prior: jax.Array,
-  eta: jax.Array,
-  predictions: jax.Array,
-  belief: jax.Array,
+  spec: DatasetSpec, prior: jax.Array, eta: jax.Array, predictions: jax.Array, log_coalition: jax.Array
 ) -> jax.Array:
   """Shapley values [B, M] of the game with labels, expected over the label.
 
@@ -58,27 +54,26 @@ def expected_credit(
     prior: [K].
     eta: [B, M, K] unimodal evidence.
     predictions: [B, G, C] of every coalition, in the order of `coalition_matrix`.
-    belief: [B, C] what is believed of the target.
+    log_coalition: [B, G] log probability of each coalition; with the predictions it makes the belief.
   """
-  total = eta.sum(1)
-  empty = evidence.predict(spec, prior, jnp.zeros_like(total))
-  values = evidence.expected_likelihood(
-    spec,
-    jnp.broadcast_to(belief[:, None], predictions.shape),
-    jnp.broadcast_to(total[:, None], (*predictions.shape[:2], total.shape[-1])),
-    predictions,
-  )
-  return credit(spec, values, evidence.expected_likelihood(spec, belief, total, empty))
+  belief, variance, spread = evidence.mixture(spec, log_coalition, predictions), None, None
+  if spec.task == 'regression':
+    coalitions = jnp.asarray(coalition_matrix(spec.num_modalities), eta.dtype)
+    variance = evidence.mixture_variance(log_coalition, predictions, jnp.einsum('gm,bmk->bgk', coalitions, eta))
+    spread = variance[:, None]
+  nothing = evidence.predict(spec, prior, jnp.zeros_like(eta[:, 0]))
+  values = evidence.expected_likelihood(spec, jnp.broadcast_to(belief[:, None], predictions.shape), spread, predictions)
+  return credit(spec, values, evidence.expected_likelihood(spec, belief, variance, nothing))
 
 
 class ContributionEstimator(nn.Module):
-  """Estimated Shapley values [B, M]: those of a game without labels, and a learned correction that starts at zero.
+  """Estimated credit [B, M]: that of a game without labels, and a learned correction that starts at zero.
 
   The correction sees these values and the presences of all slots and nothing else: few numbers that mean the same on
   new samples.
 
   Attributes:
-    view: 'coalitions'; or 'own', where the correction of a modality sees its own value and nothing of the others.
+    view: 'coalitions', or 'own', where the correction of a modality sees its own value and nothing of the others.
     hidden: width of the correction.
   """
 

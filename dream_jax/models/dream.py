@@ -46,7 +46,7 @@ class DreamSettings(Sizes):
     typicality: whether recognition knows the second moments of real features before training.
     assess: whether contributions are estimated; without it they are the presence alone.
     estimator_view: what the estimator sees of a sample: 'coalitions', the predictions of all of them; or 'own', of each
-      modality how sure it is alone.
+      modality how sure it is alone; `game` is not read then.
     game: whose Shapley values the estimator starts from: 'expected', the probability given to the target, expected over
       what is believed of it; or 'certainty'.
     sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1
@@ -82,7 +82,7 @@ class Trace:
   outputs: Outputs
   unimodal_evidence: jax.Array  # [B, M, K]
   log_coalition: jax.Array  # [B, G] log P(S | x)
-  credit: jax.Array | None  # [B, M] estimated Shapley values
+  credit: jax.Array | None  # [B, M] before clipping
   coalition_predictions: jax.Array  # [B, G, C]
   confidence: jax.Array | None  # [B, M] predicted quality of the reconstructions
   prior: jax.Array  # [K]
@@ -169,9 +169,7 @@ class Dream(Model):
         # What the others say of the target is what it must not know.
         unlabelled = certainty_credit(self.spec, self.prior, eta, every_coalition, kind='confidence')
       elif s.game == 'expected':
-        # What all coalitions say together, each as far as it is believed to be the real one.
-        belief = evidence.mixture(self.spec, log_coalition, every_coalition)
-        unlabelled = expected_credit(self.spec, self.prior, eta, every_coalition, belief)
+        unlabelled = expected_credit(self.spec, self.prior, eta, every_coalition, log_coalition)
       else:
         unlabelled = certainty_credit(self.spec, self.prior, eta, every_coalition)
       credit = self.estimator(unlabelled, trusted)

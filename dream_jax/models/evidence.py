@@ -68,6 +68,19 @@ def mixture(spec: DatasetSpec, log_weight: jax.Array, prediction: jax.Array) -> 
   return positive - negative
 
 
+def mixture_variance(log_weight: jax.Array, prediction: jax.Array, eta: jax.Array) -> jax.Array:
+  """Variance [..., 1] of a mixture of Gaussians, for regression.
+
+  Args:
+    log_weight: [..., G], sum to one.
+    prediction: [..., G, 1] means.
+    eta: [..., G, 2] summed evidence, read for precisions.
+  """
+  weight = jnp.exp(log_weight)[..., None]
+  mean = (weight * prediction).sum(-2, keepdims=True)
+  return (weight * (1.0 / (1.0 + eta[..., 1:]) + jnp.square(prediction - mean))).sum(-2)
+
+
 def score(spec: DatasetSpec, prediction: jax.Array, label: jax.Array) -> jax.Array:
   """How good a prediction is, [...]: log-likelihood of the label, or minus the Huber distance for regression.
 
@@ -98,15 +111,18 @@ def log_likelihood(spec: DatasetSpec, prior: jax.Array, eta: jax.Array, label: j
   return 0.5 * jnp.log(precision) - 0.5 * precision * jnp.square(label - eta[..., 0] / precision)
 
 
-def expected_likelihood(spec: DatasetSpec, belief: jax.Array, eta: jax.Array, prediction: jax.Array) -> jax.Array:
+def expected_likelihood(
+  spec: DatasetSpec, belief: jax.Array, variance: jax.Array | None, prediction: jax.Array
+) -> jax.Array:
   """The probability that `prediction` gives to the target, in (0, 1], expected over what is believed of the target.
 
-  For regression exp(-Huber distance) as in `score`, over five points of the Gaussian.
+  For regression exp(-Huber distance) as in `score`, over five points of a Gaussian; labels of multilabel are taken as
+  independent.
 
   Args:
     spec: names the task.
     belief: [..., C] a prediction of the target.
-    eta: [..., K] summed evidence of that belief, read for regression.
+    variance: [..., 1] of that belief, for regression; None otherwise.
     prediction: [..., C], of the same leading axes.
   """
   if spec.task == 'multiclass':
@@ -114,7 +130,8 @@ def expected_likelihood(spec: DatasetSpec, belief: jax.Array, eta: jax.Array, pr
   if spec.task == 'regression':
     points, weights = np.polynomial.hermite_e.hermegauss(5)
     points, weights = (x.reshape((1,) * (belief.ndim - 1) + (-1,)) for x in (points, weights / weights.sum()))
-    target = belief + points / jnp.sqrt(1.0 + eta[..., 1:])
+    assert variance is not None
+    target = belief + points * jnp.sqrt(variance)
     return (weights * jnp.exp(score(spec, prediction[..., None, :], target))).sum(-1)
   p, q = jax.nn.sigmoid(belief), jax.nn.sigmoid(prediction)
   return (p * q + (1.0 - p) * (1.0 - q)).prod(-1)

@@ -10,8 +10,8 @@ class Outputs:
 
   Attributes:
     prediction: [B, C] logits, log-probabilities (multiclass) or standardised values (regression).
-    contributions: [B, M] estimated contribution of each modality: M times its Shapley value times its presence, so that
-      1 minus the prior probability of the target is an equal share of full certainty.
+    contributions: [B, M] estimated contribution of each modality: M times its Shapley value times its presence. In
+      classification between 0 and about M; equal shares of a fully certain prediction give 1 - p(target) each.
     presence: [B, M] probability that the slot holds real content of this sample.
     gates: [B, M] share of each latent that was replaced by its reconstruction.
     soft_mask: [B, M] weight of each modality in the fusion.

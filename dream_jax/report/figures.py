@@ -233,8 +233,8 @@ def _contributions(results, method, protocol):
   figure.supxlabel('condition' if read.rates(results, protocol) is None else 'missing rate', fontsize=9.5)
   caption = (
     f'{read.title(results, method)} under {protocol}: mean over test samples and seeds for each modality. The dotted '
-    'line at 1 is the most that equal shares reach; no bar where no slot was kept or removed. Gate: share replaced '
-    'by reconstruction.'
+    'line at 1 is the most that equal shares of a certain class reach; no bar where no slot was kept or removed. Gate: '
+    'share replaced by reconstruction.'
   )
   alt = f'Contributions of {", ".join(modalities)} under {len(names)} conditions of {protocol}.'
   return Drawing(_file_name('contributions', f'{method} {protocol}'), caption, alt, _png(figure))

@@ -165,7 +165,7 @@ def contribution_table(results: dict) -> Table | None:
     title='Contributions and recognition, mean over conditions, modalities and seeds',
     columns=('', 'protocol', 'kept slots', 'removed slots', 'gate', 'soft mask', 'AUROC of recognition'),
     rows=tuple(rows),
-    note='Contributions of equal shares are at most 1. The gate is the share of a slot that '
+    note='Equal shares of a certain prediction contribute 1 - p(target) each. The gate is the share of a slot that '
     'reconstruction replaces. The AUROC says how well the estimate tells removed slots from kept ones: 0.5 is chance, '
     '1 perfect.',
   )
