@@ -37,9 +37,8 @@ def certainty_credit(
     predictions: [B, G, C] of every coalition, in the order of `coalition_matrix`.
     kind: see `credit`.
   """
-  coalitions = jnp.asarray(coalition_matrix(spec.num_modalities), eta.dtype)
-  values = evidence.certainty(spec, predictions, jnp.einsum('gm,bmk->bgk', coalitions, eta))
-  nothing = jnp.zeros((eta.shape[0], eta.shape[-1]), eta.dtype)
+  nothing = jnp.zeros_like(eta[:, 0])
+  values = evidence.certainty(spec, predictions, _summed(spec, eta))
   empty = evidence.certainty(spec, evidence.predict(spec, prior, nothing), nothing)
   return credit(spec, values, empty, kind=kind)
 
@@ -49,21 +48,21 @@ def expected_credit(
 ) -> jax.Array:
   """Shapley values [B, M] of the game with labels, expected over the label.
 
-  Args:
-    spec: modalities and task.
-    prior: [K].
-    eta: [B, M, K] unimodal evidence.
-    predictions: [B, G, C] of every coalition, in the order of `coalition_matrix`.
-    log_coalition: [B, G] log probability of each coalition; with the predictions it makes the belief.
+  `log_coalition` [B, G] is the log probability that each coalition is the real one; with the predictions it makes the
+  belief. The others are those of `certainty_credit`.
   """
   belief, variance, spread = evidence.mixture(spec, log_coalition, predictions), None, None
   if spec.task == 'regression':
-    coalitions = jnp.asarray(coalition_matrix(spec.num_modalities), eta.dtype)
-    variance = evidence.mixture_variance(log_coalition, predictions, jnp.einsum('gm,bmk->bgk', coalitions, eta))
+    variance = evidence.mixture_variance(log_coalition, predictions, _summed(spec, eta))
     spread = variance[:, None]
   nothing = evidence.predict(spec, prior, jnp.zeros_like(eta[:, 0]))
   values = evidence.expected_likelihood(spec, jnp.broadcast_to(belief[:, None], predictions.shape), spread, predictions)
   return credit(spec, values, evidence.expected_likelihood(spec, belief, variance, nothing))
+
+
+def _summed(spec: DatasetSpec, eta: jax.Array) -> jax.Array:
+  """Evidence of every coalition [B, G, K]."""
+  return jnp.einsum('gm,bmk->bgk', jnp.asarray(coalition_matrix(spec.num_modalities), eta.dtype), eta)
 
 
 class ContributionEstimator(nn.Module):
