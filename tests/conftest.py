@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Forks of this process would inherit JAX's threads; Matplotlib would look for a display.
 os.environ.setdefault('MPLBACKEND', 'Agg')
+# A shell starts what ends in & with SIGINT ignored, every child inherits that, and Bash cannot trap what was ignored.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import bucket_world  # noqa: E402
 import jax  # noqa: E402
