@@ -7,7 +7,7 @@ CMU-MOSI utterances (`mosi_utterance.npz`, see docs/data.md), `:av_digits` on di
 both with `--config.data.manual_dir=FOLDER`, and `:synthetic` on SYNTHETIC data. `:quick` is a smoke test.
 
 An ablation is the name of a method with settings of its own in brackets; yours can stand beside them:
---config.study.methods="('dream[model.reconstruct=never]', 'dream[losses.target=confidence, model.sharpness=1.0]')".
+--config.study.methods="('dream[model.reconstruct=never]', 'dream[model.credit=leave_one_out, model.sharpness=1.0]')".
 """
 
 from dream_jax.default_config import get_default
@@ -18,11 +18,10 @@ ABLATIONS = (
   'dream[model.agreement=False]',  # each slot is judged by itself
   'dream[model.typicality=False]',  # what real content looks like is learnt from nothing
   'dream[model.assess=False]',  # no contribution estimator
-  'dream[model.estimator_view=own]',  # it sees of each modality what that one says alone
   'dream[model.game=certainty]',  # it asks how sure a coalition is, not whether it agrees with the others
-  'dream[losses.estimator=0.0]',  # no target for it: Shapley values of the game alone
-  'dream[losses.target=leave_one_out]',
-  'dream[losses.target=confidence]',  # what a modality says alone
+  'dream[model.credit=leave_one_out]',
+  'dream[model.credit=confidence]',  # what a modality is worth alone
+  'dream[model.game=certainty, model.credit=confidence]',  # how sure it is alone; of the others it sees nothing
   'dream[model.sharpness=0.0]',  # contributions are reported and not used
   'dream[model.reconstruct=never]',
   'dream[model.reconstruct=always]',

@@ -33,8 +33,8 @@ def get_default() -> Any:
   config.model.agreement = True  # let modalities testify about each other
   config.model.typicality = True  # know the second moments of real features before training
   config.model.assess = True  # estimate contributions
-  config.model.estimator_view = 'coalitions'  # what it sees: 'coalitions', or of each modality its 'own' certainty
-  config.model.game = 'expected'  # its Shapley values: 'expected' probability of the target, or 'certainty'
+  config.model.game = 'expected'  # worth of a coalition: 'expected' probability of the target, or 'certainty'
+  config.model.credit = 'shapley'  # what a modality gets of it: 'shapley', 'leave_one_out' or 'confidence' (alone)
   config.model.sharpness = 0.5  # exponent of the estimated shares in the soft mask; 0 leaves presence alone
   config.model.reconstruct = 'selective'  # 'selective', 'always' or 'never'
   config.model.gate_threshold = 0.3  # weight below which a modality is replaced (an equal share is 1)
@@ -44,11 +44,9 @@ def get_default() -> Any:
   config.losses = ConfigDict()  # weights beside the task loss; 0 turns a term off
   config.losses.unimodal = 0.3  # every modality predicts alone
   config.losses.coalition = 0.5  # a random coalition predicts
-  config.losses.estimator = 1.0  # estimated contributions follow the target
   config.losses.recognition = 1.0  # the coalition that injection left intact is found
   config.losses.reconstruction = 1.0  # removed latents are rebuilt
   config.losses.confidence = 0.2  # quality of reconstructions is predicted
-  config.losses.target = 'shapley'  # 'shapley', 'leave_one_out' or 'confidence'
 
   # Trained beside it, same budget, for comparison.
   config.controls = (

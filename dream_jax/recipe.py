@@ -241,7 +241,7 @@ def _checked(recipe: Recipe) -> Recipe:
     _require(value > 0, field, value, 'more than 0')
   for field in dataclasses.fields(r.losses):
     value = getattr(r.losses, field.name)
-    _require(isinstance(value, str) or value >= 0, f'losses.{field.name}', value, 'at least 0')
+    _require(value >= 0, f'losses.{field.name}', value, 'at least 0')
   search = r.study.search
   _require(search.points >= 0, 'study.search.points', search.points, 'at least 0')
   _require(search.seeds >= 1, 'study.search.seeds', search.seeds, 'at least 1')

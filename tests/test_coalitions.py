@@ -9,7 +9,7 @@ import pytest
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix, shapley_matrix, shapley_values
-from dream_jax.models.contribution import certainty_credit, coalition_values, credit, expected_credit
+from dream_jax.models.contribution import certainty_credit, credit, expected_credit
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 
@@ -91,14 +91,14 @@ def _spec(m, task='multiclass', outputs=3):
 
 
 @pytest.mark.parametrize('m', [2, 4, MAX_EXACT + 1])
-def test_targets_are_as_defined(m):
+def test_credit_is_as_defined(m):
   rows = coalition_matrix(m)
   values = jnp.asarray(np.random.default_rng(2).uniform(size=(3, len(rows))), jnp.float32)
   empty = jnp.asarray([0.1, 0.2, 0.3])
   index = {tuple(r): i for i, r in enumerate(rows)}
   for kind in ('shapley', 'leave_one_out', 'confidence'):
-    target = np.asarray(credit(_spec(m), values, empty, kind=kind))
-    assert target.shape == (3, m)
+    found = np.asarray(credit(_spec(m), values, empty, kind=kind))
+    assert found.shape == (3, m)
     for j in range(m):
       if kind == 'confidence':
         wanted = values[:, index[tuple(np.arange(m) == j)]] - empty
@@ -106,7 +106,7 @@ def test_targets_are_as_defined(m):
         wanted = values[:, index[tuple(np.ones(m, bool))]] - values[:, index[tuple(np.arange(m) != j)]]
       else:
         wanted = shapley_values(values, empty, m)[:, j]
-      np.testing.assert_allclose(target[:, j], wanted, atol=1e-6)
+      np.testing.assert_allclose(found[:, j], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize('task', ['multiclass', 'multilabel', 'binary', 'regression'])
@@ -126,6 +126,14 @@ def test_shares_of_certainty_add_up_to_the_certainty_reached(task):
   np.testing.assert_allclose(phi.sum(-1), reached - before, atol=1e-5)
 
 
+def _game_of(spec, prior, predictions, label):
+  """Values [B, G] of the game whose target is known, and of its empty coalition [B]."""
+  nothing = evidence.predict(spec, prior, jnp.zeros((len(label), evidence.num_natural(spec))))
+  every = jnp.concatenate([predictions, nothing[:, None]], 1)
+  values = jnp.exp(evidence.score(spec, every, jnp.repeat(label[:, None], every.shape[1], 1)))
+  return values[:, :-1], values[:, -1]
+
+
 @pytest.mark.parametrize('task', ['multiclass', 'multilabel', 'binary'])
 def test_expected_credit_is_that_of_every_label_by_its_probability(task):
   c = {'multiclass': 4, 'multilabel': 2, 'binary': 1}[task]
@@ -143,11 +151,13 @@ def test_expected_credit_is_that_of_every_label_by_its_probability(task):
     p = np.asarray(jax.nn.sigmoid(belief))
     weights = [np.where(y == 1, p, 1 - p).prod(-1) for y in labels]
     labels = labels if task == 'multilabel' else [y[:, 0] for y in labels]
-  wanted = 0
-  for label, weight in zip(labels, weights, strict=True):
-    wanted += weight[:, None] * credit(spec, *coalition_values(spec, prior, predictions, jnp.asarray(label)))
-  found = expected_credit(spec, prior, eta, predictions, log_weight)
-  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  for kind in ('shapley', 'leave_one_out', 'confidence'):
+    wanted = 0
+    for label, weight in zip(labels, weights, strict=True):
+      game = _game_of(spec, prior, predictions, jnp.asarray(label))
+      wanted += weight[:, None] * credit(spec, *game, kind=kind)
+    found = expected_credit(spec, prior, eta, predictions, log_weight, kind=kind)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_expected_credit_of_a_sure_regression_is_that_of_its_value():
@@ -156,7 +166,7 @@ def test_expected_credit_of_a_sure_regression_is_that_of_its_value():
   weight = jnp.log(jnp.tile(jnp.asarray([1e-30] * 6 + [1.0], jnp.float32), (5, 1)))
   eta = jnp.full((5, 3, 2), 1e8)
   found = expected_credit(spec, jnp.zeros(2), eta, predictions, weight)
-  wanted = credit(spec, *coalition_values(spec, jnp.zeros(2), predictions, predictions[:, -1, 0]))
+  wanted = credit(spec, *_game_of(spec, jnp.zeros(2), predictions, predictions[:, -1, 0]))
   np.testing.assert_allclose(found, wanted, atol=1e-3)
   assert np.abs(found - expected_credit(spec, jnp.zeros(2), 0 * eta, predictions, weight)).max() > 0.01
 
@@ -182,14 +192,3 @@ def test_a_modality_without_evidence_earns_no_share_of_certainty(task):
   phi = np.asarray(certainty_credit(spec, prior, eta, evidence.predict(spec, prior, summed)))
   np.testing.assert_allclose(phi[:, 1], 0.0, atol=1e-6)
   assert (np.abs(phi[:, [0, 2]]) > 1e-3).any()
-
-
-def test_value_of_a_coalition_is_the_probability_of_the_target():
-  spec = _spec(2)
-  prediction = np.random.default_rng(3).normal(size=(4, 3, 3)).astype(np.float32)
-  label = np.array([0, 2, 1, 1], np.int32)
-  values, empty = coalition_values(spec, jnp.asarray([1.0, 0.0, 0.0]), jnp.asarray(prediction), jnp.asarray(label))
-  p = np.exp(prediction) / np.exp(prediction).sum(-1, keepdims=True)
-  np.testing.assert_allclose(values, p[np.arange(4)[:, None], np.arange(3)[None], label[:, None]], rtol=1e-5)
-  prior = np.exp([1.0, 0, 0]) / np.exp([1.0, 0, 0]).sum()
-  np.testing.assert_allclose(empty, prior[label], rtol=1e-5)

@@ -224,7 +224,8 @@ _ABLATIONS = {
   'no agreement': {'agreement': False},
   'no assessment': {'assess': False},
   'certainty': {'game': 'certainty'},
-  'own view': {'estimator_view': 'own'},
+  'leave one out': {'credit': 'leave_one_out'},
+  'unimodal confidence': {'game': 'certainty', 'credit': 'confidence'},
   'presence alone': {'sharpness': 0.0, 'reconstruct': 'never'},
   'always reconstruct': {'reconstruct': 'always'},
   'never reconstruct': {'reconstruct': 'never'},
@@ -258,10 +259,8 @@ def test_every_ablation_trains_exactly_its_own_parts(name):
   s = model.sizes
   assert _finite((trace.outputs, grads, terms))
   assert ('recogniser' in params) == s.recognise
-  assert ('estimator' in params) == s.assess
   assert ('reconstructor' in params) == (s.reconstruct != 'never')
   assert ('recognition' in terms) == s.recognise
-  assert ('estimator' in terms) == s.assess
   assert ('reconstruction' in terms) == ('confidence' in terms) == (s.reconstruct != 'never')
   for part, gradient in grads.items():
     assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient)), f'{part} learns nothing'
@@ -282,8 +281,8 @@ def test_switches_mean_what_they_say():
   assert not np.allclose(outputs['full'].soft_mask, np.round(outputs['full'].soft_mask))
 
 
-@pytest.mark.parametrize(('name', 'alone'), [('full', False), ('own view', True)])
-def test_estimator_sees_other_modalities_unless_told_not_to(name, alone):
+@pytest.mark.parametrize(('name', 'alone'), [('full', False), ('leave one out', False), ('unimodal confidence', True)])
+def test_credit_depends_on_other_modalities_unless_told_not_to(name, alone):
   model, params, trace, _, _ = _ablated(name)
   inputs = _inputs(model.spec)
   changed = {**inputs, 'pose': inputs['pose'] + 3.0}
@@ -357,9 +356,10 @@ def test_task_loss_cannot_bend_presence_or_shares():
       )
     )
   )(params)
-  for part in ('recogniser', 'estimator'):
-    assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads[part])), part
+  assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads['recogniser']))
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads['encoders']))
+  credit = jit(jax.grad(lambda p: model.apply({'params': p}, inputs, train=False, method='trace').credit.sum()))(params)
+  assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(credit))
 
 
 def test_recipe_reaches_the_model():

@@ -64,7 +64,7 @@ def test_variants_share_programs_only_where_nothing_compiled_differs():
 
   assert key("dream[inject.fills=('zeros',)]") == key('dream')
   assert key('dream[model.reconstruct=never]') != key('dream')
-  assert key('dream[losses.estimator=0.0]') != key('dream')
+  assert key('dream[losses.coalition=0.0]') != key('dream')
 
 
 def test_a_variant_is_a_run_of_its_own():

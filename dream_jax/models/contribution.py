@@ -8,25 +8,25 @@ real one. Shapley values are linear in v, so the best guess of a value is the va
   v(S) = sum_y b(y) p(y | S),
 
 and a modality that is sure of something else than the others loses by it. (The certainty of p(y | S), which was used
-first, is blind to that.) A small correction, trained on the game with labels, takes out what is wrong with b.
-
-A net that guesses contributions from latents alone was tried first and generalises worse: on samples it was trained on
-every coalition is right, and there is nothing left to tell modalities apart (see docs/method.md).
+first, is blind to that.) Nothing is learned here: nets that guess contributions, or correct these, were tried and
+bought nothing (see docs/method.md). On samples they are trained on every coalition is right, and there is nothing left
+to tell modalities apart.
 """
 
-import flax.linen as nn
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix, shapley_values
-from dream_jax.models.layers import SlotDense
 from dream_jax.spec import DatasetSpec
+
+CreditKind = Literal['shapley', 'leave_one_out', 'confidence']
 
 
 def certainty_credit(
-  spec: DatasetSpec, prior: jax.Array, eta: jax.Array, predictions: jax.Array, *, kind: str = 'shapley'
+  spec: DatasetSpec, prior: jax.Array, eta: jax.Array, predictions: jax.Array, *, kind: CreditKind = 'shapley'
 ) -> jax.Array:
   """Credit [B, M] in the game of certainty; Shapley values of classification sum up to at most 1.
 
@@ -44,9 +44,15 @@ def certainty_credit(
 
 
 def expected_credit(
-  spec: DatasetSpec, prior: jax.Array, eta: jax.Array, predictions: jax.Array, log_coalition: jax.Array
+  spec: DatasetSpec,
+  prior: jax.Array,
+  eta: jax.Array,
+  predictions: jax.Array,
+  log_coalition: jax.Array,
+  *,
+  kind: CreditKind = 'shapley',
 ) -> jax.Array:
-  """Shapley values [B, M] of the game with labels, expected over the label.
+  """Credit [B, M] in the game with labels, expected over the label.
 
   `log_coalition` [B, G] is the log probability that each coalition is the real one; with the predictions it makes the
   belief. The others are those of `certainty_credit`.
@@ -57,7 +63,7 @@ def expected_credit(
     spread = variance[:, None]
   nothing = evidence.predict(spec, prior, jnp.zeros_like(eta[:, 0]))
   values = evidence.expected_likelihood(spec, jnp.broadcast_to(belief[:, None], predictions.shape), spread, predictions)
-  return credit(spec, values, evidence.expected_likelihood(spec, belief, variance, nothing))
+  return credit(spec, values, evidence.expected_likelihood(spec, belief, variance, nothing), kind=kind)
 
 
 def _summed(spec: DatasetSpec, eta: jax.Array) -> jax.Array:
@@ -65,32 +71,7 @@ def _summed(spec: DatasetSpec, eta: jax.Array) -> jax.Array:
   return jnp.einsum('gm,bmk->bgk', jnp.asarray(coalition_matrix(spec.num_modalities), eta.dtype), eta)
 
 
-class ContributionEstimator(nn.Module):
-  """Estimated credit [B, M]: that of a game without labels, and a learned correction that starts at zero.
-
-  The correction sees these values and the presences of all slots and nothing else: few numbers that mean the same on
-  new samples.
-
-  Attributes:
-    view: 'coalitions', or 'own', where the correction of a modality sees its own value and nothing of the others.
-    hidden: width of the correction.
-  """
-
-  view: str = 'coalitions'
-  hidden: int = 16
-
-  @nn.compact
-  def __call__(self, unlabelled: jax.Array, presence: jax.Array) -> jax.Array:
-    """`unlabelled` [B, M] from `expected_credit` or `certainty_credit`, `presence` [B, M]; both are read only."""
-    unlabelled, presence = stop_gradient(unlabelled), stop_gradient(presence)
-    if self.view == 'own':
-      x = nn.gelu(SlotDense(self.hidden, name='in')(unlabelled[..., None]))
-      return unlabelled + SlotDense(1, kernel_init=nn.initializers.zeros, name='out')(x)[..., 0]
-    x = nn.gelu(nn.Dense(self.hidden, name='in')(jnp.concatenate([unlabelled, presence], axis=-1)))
-    return unlabelled + nn.Dense(unlabelled.shape[-1], kernel_init=nn.initializers.zeros, name='out')(x)
-
-
-def credit(spec: DatasetSpec, values: jax.Array, empty: jax.Array, *, kind: str = 'shapley') -> jax.Array:
+def credit(spec: DatasetSpec, values: jax.Array, empty: jax.Array, *, kind: CreditKind = 'shapley') -> jax.Array:
   """What each modality gets of a game, [B, M].
 
   Args:
@@ -108,13 +89,3 @@ def credit(spec: DatasetSpec, values: jax.Array, empty: jax.Array, *, kind: str 
     return values[:, alone] - empty[:, None]
   others = (~rows & (rows.sum(1) == m - 1)[:, None]).argmax(0)
   return values[:, -1:] - values[:, others]
-
-
-def coalition_values(spec: DatasetSpec, prior: jax.Array, predictions: jax.Array, label: jax.Array):
-  """(values [B, G], value of the empty coalition [B]): the probability given to the target, in (0, 1].
-
-  Regression uses exp(-Huber distance) of the standardised target. `predictions` is [B, G, C], `label` as in the spec.
-  """
-  label_of_each = jnp.broadcast_to(label[:, None], (*predictions.shape[:2], *label.shape[1:]))
-  empty = evidence.predict(spec, prior, jnp.zeros((label.shape[0], evidence.num_natural(spec)), predictions.dtype))
-  return jnp.exp(evidence.score(spec, predictions, label_of_each)), jnp.exp(evidence.score(spec, empty, label))

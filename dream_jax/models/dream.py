@@ -20,7 +20,7 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.contribution import ContributionEstimator, certainty_credit, expected_credit
+from dream_jax.models.contribution import CreditKind, certainty_credit, expected_credit
 from dream_jax.models.dream_objective import LossWeights, dream_terms
 from dream_jax.models.encoders import Encoders, Inputs
 from dream_jax.models.fusion import SoftMaskFusion
@@ -45,10 +45,10 @@ class DreamSettings(Sizes):
     agreement: whether recognition lets modalities testify about each other.
     typicality: whether recognition knows the second moments of real features before training.
     assess: whether contributions are estimated; without it they are the presence alone.
-    estimator_view: what the estimator sees of a sample: 'coalitions', the predictions of all of them; or 'own', of each
-      modality how sure it is alone; `game` is not read then.
-    game: whose Shapley values the estimator starts from: 'expected', the probability given to the target, expected over
-      what is believed of it; or 'certainty'.
+    game: what a coalition is worth: 'expected', the probability it gives to the target, expected over what is believed
+      of the target; or 'certainty', how sure it is.
+    credit: what a modality gets of it: its Shapley value, what leaving it out would cost ('leave_one_out'), or what it
+      is worth alone ('confidence'). With the game of certainty the last sees nothing of the other modalities.
     sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1
       takes them at face value.
     reconstruct: 'selective' replaces latents by the gate, 'always' fully, 'never' leaves them.
@@ -62,8 +62,8 @@ class DreamSettings(Sizes):
   agreement: bool = True
   typicality: bool = True
   assess: bool = True
-  estimator_view: Literal['coalitions', 'own'] = 'coalitions'
   game: Literal['expected', 'certainty'] = 'expected'
+  credit: CreditKind = 'shapley'
   sharpness: float = 0.5
   reconstruct: Literal['selective', 'always', 'never'] = 'selective'
   gate_threshold: float = 0.3
@@ -114,8 +114,6 @@ class Dream(Model):
     self.prior = self.param('prior', nn.initializers.zeros, (k,))
     if s.recognise:
       self.recogniser = Recogniser(self.spec, s.dtype, s.agreement, s.typicality)
-    if s.assess:
-      self.estimator = ContributionEstimator(s.estimator_view)
     if s.reconstruct != 'never':
       self.reconstructor = Reconstructor(s.hidden)
     self.fusion = SoftMaskFusion(self.spec, s.hidden, s.head_dropout)
@@ -165,15 +163,13 @@ class Dream(Model):
 
     # Assess how much each modality contributes to this sample's prediction.
     if s.assess:
-      if s.estimator_view == 'own':
-        # What the others say of the target is what it must not know.
-        unlabelled = certainty_credit(self.spec, self.prior, eta, every_coalition, kind='confidence')
-      elif s.game == 'expected':
-        unlabelled = expected_credit(self.spec, self.prior, eta, every_coalition, log_coalition)
+      if s.game == 'expected':
+        credit = expected_credit(self.spec, self.prior, eta, every_coalition, log_coalition, kind=s.credit)
       else:
-        unlabelled = certainty_credit(self.spec, self.prior, eta, every_coalition)
-      credit = self.estimator(unlabelled, trusted)
-      merit = stop_gradient(jnp.maximum(credit, 0.0))
+        credit = certainty_credit(self.spec, self.prior, eta, every_coalition, kind=s.credit)
+      # The task loss must not make modalities look better or worse than they are.
+      credit = stop_gradient(credit)
+      merit = jnp.maximum(credit, 0.0)
       shares = (merit + _SMALLEST_MERIT) / (merit + _SMALLEST_MERIT).sum(-1, keepdims=True)
       contributions = m * merit * trusted
     else:

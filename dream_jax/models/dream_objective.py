@@ -1,7 +1,7 @@
 """What DREAM learns from. It may use what the trainer itself removed; the forward pass never sees it."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.contribution import coalition_values, credit
 from dream_jax.models.objective import label_of_each, task_loss
 from dream_jax.models.reconstruction import reconstruction_quality
 from dream_jax.parallel import rows
@@ -22,20 +21,16 @@ class LossWeights:
   Attributes:
     unimodal: every modality predicts the target alone.
     coalition: a random coalition of modalities predicts it.
-    estimator: estimated contributions follow the target.
     recognition: the posterior over coalitions names the one that the trainer left intact.
     reconstruction: translators meet the latent of the content that the trainer removed.
     confidence: predicted against actual quality of reconstructions.
-    target: which contribution target the estimator learns.
   """
 
   unimodal: float = 0.3
   coalition: float = 0.5
-  estimator: float = 1.0
   recognition: float = 1.0
   reconstruction: float = 1.0
   confidence: float = 0.2
-  target: Literal['shapley', 'leave_one_out', 'confidence'] = 'shapley'
 
 
 def draw_coalition(key: jax.Array, coalitions: jax.Array, kept: jax.Array) -> jax.Array:
@@ -76,10 +71,6 @@ def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
   predicted = jnp.take_along_axis(t.coalition_predictions, drawn[:, None, None], axis=1)[:, 0]
   terms['coalition'] = task_loss(spec, predicted, label)
 
-  if settings.assess:
-    values, empty = coalition_values(spec, t.prior, t.coalition_predictions, label)
-    target = credit(spec, values, empty, kind=weights.target)
-    terms['estimator'] = jnp.square(t.credit - stop_gradient(target)).sum(-1).mean()
   if settings.recognise:
     # The row of the coalition that was left intact. Slots that were missing before the injection count as intact here:
     # the trainer does not know better.
