@@ -2,9 +2,10 @@ r"""What each part of DREAM buys: the method without it, everything else equal, 
 
   python -m dream_jax.main --mode=study --config=configs/ablation.py
 
-trains DREAM, its ablations and the controls on spoken and written digits, twenty seeds each. `:mosi` does so on
-CMU-MOSI utterances (`mosi_utterance.npz`, see docs/data.md), `:av_digits` on digits heard and seen (`av_digits.npz`),
-both with `--config.data.manual_dir=FOLDER`, and `:synthetic` on SYNTHETIC data. `:quick` is a smoke test.
+trains DREAM, its ablations and the controls on spoken and written digits, twenty seeds each, and compares contributions
+with exact Shapley values. With `--config.data.manual_dir=FOLDER`, `:mosi`, `:bclstm` and `:official` do so on CMU-MOSI
+utterances, split in three ways (`mosi_utterance.npz`, see docs/data.md), and `:av_digits` on digits heard and seen
+(`av_digits.npz`); `:synthetic` is SYNTHETIC data, `:quick` a smoke test.
 
 An ablation is the name of a method with settings of its own in brackets; yours can stand beside them:
 --config.study.methods="('dream[model.reconstruct=never]', 'dream[model.credit=leave_one_out, model.sharpness=1.0]')".
@@ -37,12 +38,12 @@ CONTROLS = ('concat+dropout', 'late+dropout', 'late-mlp+dropout', 'oracle+dropou
 
 
 def get_config(variant: str = ''):
-  """The config; `variant` is '' or 'digits', 'mosi', 'av_digits', 'synthetic' or 'quick'."""
+  """The config; `variant` is '' or 'digits', 'mosi', 'bclstm', 'official', 'av_digits', 'synthetic' or 'quick'."""
   config = get_default()
   config.num_seeds = 20
   config.controls = ()
   config.study.methods = (*ABLATIONS, *CONTROLS)
-  config.study.peek = config.study.valuation = False
+  config.study.peek = False
   if variant in ('', 'digits', 'quick'):
     config.name = 'ablation_digits'
     config.data.name = 'digits'
@@ -57,9 +58,9 @@ def get_config(variant: str = ''):
     config.train.num_evals = 2
     config.study.methods = (*ABLATIONS[:2], ABLATIONS[-2], 'concat+dropout')
     config.protocols = ('modality/noise',)
-  elif variant == 'mosi':
-    config.name = 'ablation_mosi'
-    config.data.name = 'mosi_utterance/clean'
+  elif variant in ('mosi', 'bclstm', 'official'):
+    config.name = f'ablation_{variant}'
+    config.data.name = f'mosi_utterance/{"clean" if variant == "mosi" else variant}'
     config.data.options.task = 'binary'
     config.data.options.text = 'minilm'
     config.optimizer.weight_decay = 3.0
@@ -78,6 +79,7 @@ def get_config(variant: str = ''):
     config.data.name = 'synthetic'
   elif variant not in ('', 'digits'):
     raise UserError(
-      f'configs/ablation.py has no variant {variant!r}; expected digits, mosi, av_digits, synthetic or quick'
+      f'configs/ablation.py has no variant {variant!r}; expected digits, mosi, bclstm, official, av_digits, synthetic '
+      'or quick'
     )
   return config

@@ -3,6 +3,7 @@ r"""Studies: every method, every protocol, many seeds, one command.
   python -m dream_jax.main --mode=study --config=configs/study.py
 
 compares them on spoken and written digits, real data that needs no download; `:regimes` trains on incomplete data, too.
+`:incomplete` asks only that, of seven methods and an oracle, twenty seeds; `:incomplete_mosi` on CMU-MOSI (as below).
 
   python -m dream_jax.main --mode=study --config=configs/study.py:mosi --config.data.manual_dir=FOLDER
 
@@ -40,17 +41,27 @@ PROTOCOLS = tuple(
   for kind in ('modality', 'subset', 'imbalanced', 'frames', 'block')
   for fill in ('zeros', 'noise', 'swap')
 )
+# For fewer methods and more seeds: those that come out best, what DREAM must beat, and an oracle.
+STRONGEST = (
+  'concat+dropout',
+  'late+dropout',
+  'late-mlp+dropout',
+  'momke-blind',
+  'mmpareto+dropout',
+  'hme',
+  'oracle+dropout',
+)
 REGIMES = ('complete', 'modality/0.3', 'modality/0.5', 'modality/0.7', 'imbalanced/0.5')
 
 
 def get_config(variant: str = ''):
-  """The config; `variant` is '' or 'digits', 'regimes', 'mosi' or 'quick'."""
+  """The config; `variant` is '' or 'digits', 'regimes', 'incomplete', 'mosi', 'incomplete_mosi' or 'quick'."""
   config = get_default()
   config.controls = ()
   config.study.methods = METHODS
   config.protocols = PROTOCOLS
-  if variant in ('', 'digits', 'regimes', 'quick'):
-    config.name = 'study_digits'
+  if variant in ('', 'digits', 'regimes', 'incomplete', 'quick'):
+    config.name = 'study_incomplete' if variant == 'incomplete' else 'study_digits'
     config.data.name = 'digits'
     config.data.options.seed = 20240  # of the pairing and the splits
     config.optimizer.learning_rate = 1e-2
@@ -71,15 +82,16 @@ def get_config(variant: str = ''):
     config.study.search.points = 4
     config.study.search.fields = (('optimizer.learning_rate', 'log', 1e-3, 3e-2), ('inject.rate', 'linear', 0.2, 0.8))
     config.protocols = ('modality/noise', 'subset/swap')
-  elif variant == 'mosi':
-    config.name = 'study_mosi'
-    config.data.name = 'mosi_utterance/clean'
+  elif variant in ('mosi', 'incomplete_mosi'):
+    config.name = f'study_{variant}'
+    config.data.name = 'mosi_utterance/clean' if variant == 'mosi' else 'mosi_utterance/bclstm'
     config.data.options.task = 'binary'
     config.data.options.text = 'minilm'
     # As configs/mosi.py:utterance, chosen on validation; every method's search starts there.
     config.optimizer.weight_decay = 3.0
     config.inject.rate = 0.3
     config.train.validation_draws = 8
+  if variant == 'mosi':
     config.study.regimes = REGIMES
     config.study.search.points = 10  # as many as seeds: the search runs in the program that trains
     config.study.search.fields = (
@@ -89,6 +101,15 @@ def get_config(variant: str = ''):
       ('model.head_dropout', 'linear', 0.0, 0.6),
       ('inject.rate', 'linear', 0.2, 0.7),
     )
-  elif variant not in ('', 'digits'):
-    raise UserError(f'configs/study.py has no variant {variant!r}; expected digits, regimes, mosi or quick')
+  elif variant in ('incomplete', 'incomplete_mosi'):
+    config.num_seeds = 20
+    config.study.methods = STRONGEST
+    config.study.regimes = ('modality/0.5', 'imbalanced/0.5')
+    config.study.peek = config.study.valuation = False
+    config.protocols = tuple(f'{kind}/{fill}' for kind in ('modality', 'subset') for fill in ('zeros', 'noise', 'swap'))
+  elif variant not in ('', 'digits', 'regimes', 'quick'):
+    raise UserError(
+      f'configs/study.py has no variant {variant!r}; expected digits, regimes, incomplete, mosi, incomplete_mosi or '
+      'quick'
+    )
   return config
