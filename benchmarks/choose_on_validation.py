@@ -1,0 +1,112 @@
+r"""Variants of methods compared without reading the test split: how settings are chosen here.
+
+  python benchmarks/choose_on_validation.py --config=configs/ablation.py [--config.FIELD=VALUE ...] [--draws=3]
+      [--fold=K] dream 'dream[model.sharpness=2.0]' concat+dropout
+
+trains each with all seeds of the config, selects as always, and evaluates on the validation samples under missingness
+that neither training nor selection saw. What was selected on these samples is a little too good on them, for every
+variant alike. `--fold=K`, 0 to 4, is for data whose validation split is small: training and validation samples are
+mixed and divided anew, a fifth to compare on and a fifth to select on.
+
+Prints the mean over seeds and the difference from the first with twice its standard error over seeds, samples fixed.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+from contextlib import redirect_stdout
+
+import numpy as np
+
+from dream_jax import flags
+from dream_jax.data.datasets import Dataset, Split
+from dream_jax.errors import UserError
+from dream_jax.parallel import cores
+
+PROTOCOLS = ('complete', 'modality/zeros', 'modality/noise', 'modality/swap', 'subset/zeros', 'subset/swap')
+_FOLDS = 5
+
+
+def refolded(dataset: Dataset, fold: int) -> Dataset:
+  """The data set without its test split; 'test' is one fold of the rest, 'validation' the next."""
+  import jax
+
+  parts = [vars(dataset.splits[name]) for name in ('train', 'validation')]
+  pool = jax.tree.map(lambda *values: np.concatenate(values), *parts)
+  folds = np.array_split(np.random.default_rng(0).permutation(len(pool['label'])), _FOLDS)
+
+  def taken(which):
+    rows = np.sort(np.concatenate([folds[(fold + i) % _FOLDS] for i in which]))
+    return Split(**jax.tree.map(lambda values: values[rows], pool))
+
+  splits = {'test': taken([0]), 'validation': taken([1]), 'train': taken(range(2, _FOLDS))}
+  return dataclasses.replace(dataset, splits=splits)
+
+
+def main(arguments: list[str]) -> int:
+  """Trains and prints a line a variant."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('methods', nargs='+')
+  parser.add_argument('--draws', type=int, default=3, help='draws of missingness that are averaged')
+  parser.add_argument('--fold', type=int, choices=range(_FOLDS))
+  options, rest = parser.parse_known_args(arguments)
+  try:
+    compare(flags.parse([sys.argv[0], *rest]).config, options)
+  except UserError as error:
+    print(f'choose_on_validation: {error}', file=sys.stderr)
+    return 2
+  return 0
+
+
+def compare(config, options) -> None:
+  """Trains and prints."""
+  cores.split_for(config)
+  from dream_jax import experiment  # JAX counts the cores when it is imported, which is why it waits.
+  from dream_jax.data.datasets import load_dataset
+  from dream_jax.data.prepare import prepare
+  from dream_jax.evaluate import evaluate_method
+  from dream_jax.metrics import primary_metric
+  from dream_jax.models.registry import find_method
+  from dream_jax.recipe import recipe_from_config
+
+  recipe = recipe_from_config(config)
+  methods = [find_method(name) for name in options.methods]
+  if options.fold is None:
+    prepared, split = experiment.load_prepared(recipe), 'validation'
+  else:
+    data = recipe.data
+    dataset = load_dataset(
+      data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
+    )
+    prepared = prepare(refolded(dataset, options.fold), train_missing=recipe.train_missing, seed=recipe.seed)
+    split = 'test'
+  bench, metric = experiment.Workbench(recipe, prepared), primary_metric(prepared.spec)[0]
+  print(f'{metric}, {len(prepared.splits[split])} samples, {recipe.num_seeds} seeds: mean, difference from the first')
+  width = max(map(len, options.methods))
+  print(' ' * width + ''.join(f'{protocol:>24s}' for protocol in PROTOCOLS), flush=True)
+  first: dict[str, np.ndarray] = {}
+  for name, method in zip(options.methods, methods, strict=True):
+    trainer = bench.trainer(method)
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+      params = trainer.run(folder).best.params
+    scores: dict[str, list[np.ndarray]] = {}
+    for draw in range(options.draws):
+      reading = {**experiment.reading(method, recipe), 'seed': recipe.seed + 1000 + draw}
+      row = evaluate_method(
+        method, trainer.programs.predictor, params, bench.feed.inputs, PROTOCOLS, split=split, **reading
+      )[0]
+      for protocol, entry in row.protocols.items():
+        scores.setdefault(protocol, []).append(100 * np.asarray(entry['metrics'][metric]).mean(0))
+    line = name.ljust(width)
+    for protocol in PROTOCOLS:
+      score = np.mean(scores[protocol], 0)
+      difference = score - first.setdefault(protocol, score)
+      error = 2 * difference.std(ddof=1) / len(score) ** 0.5 if len(score) > 1 else float('nan')
+      line += f'{score.mean():9.2f} {difference.mean():+6.2f} ± {error:.2f} '
+    print(line, flush=True)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
