@@ -6,7 +6,7 @@ r"""Variants of methods compared without reading the test split: how settings ar
 trains each with all seeds of the config, selects as always, and evaluates on the validation samples under missingness
 that neither training nor selection saw. What was selected on these samples is a little too good on them, for every
 variant alike. `--fold=K`, 0 to 4, is for data whose validation split is small: training and validation samples are
-mixed and divided anew, a fifth to compare on and a fifth to select on.
+mixed and divided anew, a fifth to compare on and a fifth to select on; what shares a video stays together.
 
 Prints the mean over seeds and the difference from the first with twice its standard error over seeds, samples fixed.
 """
@@ -35,10 +35,12 @@ def refolded(dataset: Dataset, fold: int) -> Dataset:
 
   parts = [vars(dataset.splits[name]) for name in ('train', 'validation')]
   pool = jax.tree.map(lambda *values: np.concatenate(values), *parts)
-  folds = np.array_split(np.random.default_rng(0).permutation(len(pool['label'])), _FOLDS)
+  group = np.unique(pool['extras'].get('video', pool['ids']), return_inverse=True)[1]
+  folds = np.array_split(np.random.default_rng(0).permutation(group.max() + 1), _FOLDS)
 
   def taken(which):
-    rows = np.sort(np.concatenate([folds[(fold + i) % _FOLDS] for i in which]))
+    rows = np.flatnonzero(np.isin(group, np.concatenate([folds[(fold + i) % _FOLDS] for i in which])))
+    rows = rows[np.argsort(pool['ids'][rows])]
     return Split(**jax.tree.map(lambda values: values[rows], pool))
 
   splits = {'test': taken([0]), 'validation': taken([1]), 'train': taken(range(2, _FOLDS))}
@@ -64,7 +66,6 @@ def compare(config, options) -> None:
   """Trains and prints."""
   cores.split_for(config)
   from dream_jax import experiment  # JAX counts the cores when it is imported, which is why it waits.
-  from dream_jax.data.datasets import load_dataset
   from dream_jax.data.prepare import prepare
   from dream_jax.evaluate import evaluate_method
   from dream_jax.metrics import primary_metric
@@ -73,14 +74,14 @@ def compare(config, options) -> None:
 
   recipe = recipe_from_config(config)
   methods = [find_method(name) for name in options.methods]
+  for method in methods:
+    if method.module is None or method.separate:
+      raise UserError(f'{method.name} is no model of all modalities; this compares trained models')
   if options.fold is None:
     prepared, split = experiment.load_prepared(recipe), 'validation'
   else:
-    data = recipe.data
-    dataset = load_dataset(
-      data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
-    )
-    prepared = prepare(refolded(dataset, options.fold), train_missing=recipe.train_missing, seed=recipe.seed)
+    dataset = refolded(experiment.load_raw(recipe), options.fold)
+    prepared = prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)
     split = 'test'
   bench, metric = experiment.Workbench(recipe, prepared), primary_metric(prepared.spec)[0]
   print(f'{metric}, {len(prepared.splits[split])} samples, {recipe.num_seeds} seeds: mean, difference from the first')

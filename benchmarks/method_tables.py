@@ -1,18 +1,19 @@
-r"""The tables of docs/method.md, in Markdown, from the results of a study.
+r"""The figures of the tables in docs/method.md, in Markdown, from the results of a study.
 
   python benchmarks/method_tables.py runs/ablation [--protocols=complete,modality/noise,...]
 
-prints, for every training regime, the reference method minus each other: points of the primary metric, mean over the
-conditions of a protocol, with the 95 % interval over seeds and test samples. Bold: the interval excludes zero. Dagger:
-p < .05 after Holm's correction over all opponents under the protocol. Then, where the study valued modalities, how well
-what methods say of their modalities agrees with the exact Shapley values of what they predict.
+prints, for every training regime, the reference method minus each other: points of accuracy, or what the primary metric
+is, mean over the conditions of a protocol, with the 95 % interval over seeds and test samples. Bold: the interval
+excludes zero. Dagger: p < .05 after Holm's correction over all opponents under the protocol. Then, where the study
+valued modalities, how well what methods say of them agrees with the exact Shapley values of what they predict.
 """
 
 import argparse
 import sys
 
 from dream_jax.errors import UserError
-from dream_jax.report.results import read_results
+from dream_jax.report import results as read
+from dream_jax.suggest import did_you_mean
 
 PROTOCOLS = ('complete', 'modality/zeros', 'modality/noise', 'modality/swap', 'subset/zeros', 'subset/swap')
 SCORES = {
@@ -22,59 +23,72 @@ SCORES = {
 }
 
 
-def number(x: float) -> str:
+def number(x: float | None) -> str:
   """Two decimals, without the zero in front."""
+  if x is None:
+    return '–'
   return f'{x:.2f}'.replace('0.', '.', 1) if abs(x) < 1 else f'{x:.2f}'
 
 
-def cell(entry: dict) -> str:
+def cell(entry: dict, factor: float) -> str:
   """One difference with its interval."""
-  low, high = (100 * x for x in entry['ci95'])
-  text = f'{number(100 * entry["difference"])} [{number(low)}, {number(high)}]'
+  if entry['ci95'] is None:
+    return number(entry['difference'] and factor * entry['difference'])
+  low, high = (factor * x for x in entry['ci95'])
+  text = f'{number(factor * entry["difference"])} [{number(low)}, {number(high)}]'
   if low <= 0 <= high:
     return text
   return f'**{text}**' + ('†' if entry.get('p_holm', 1.0) < 0.05 else '')
 
 
-def rows(names: list[str], cells: list[list[str]]) -> list[str]:
+def rows(names: list[str], cells: list[list[str]]) -> str:
   """A Markdown table."""
-  return [f'| {" | ".join(line)} |' for line in (names, ['---'] * len(names), *cells)]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in (names, ['---'] * len(names), *cells))
 
 
-def differences(results: dict, regime: str, protocols: list[str]) -> list[str]:
+def differences(results: dict, regime: str, protocols: list[str]) -> str:
   """The reference minus every method that was trained under a regime."""
+  metric, _ = read.primary(results)
   found: dict[str, dict[str, str]] = {}
   for entry in results['comparisons']:
-    if entry['regime'] == regime and entry['metric'] == results['primary_metric'] and entry['ci95'] is not None:
-      found.setdefault(entry['b'].split('@')[0], {})[entry['protocol']] = cell(entry)
-  shown = [p for p in protocols if any(p in of for of in found.values())]
-  return rows([regime, *shown], [[name, *(of.get(p, '') for p in shown)] for name, of in found.items()])
+    if entry['regime'] == regime and entry['metric'] == metric:
+      name = read.row_name(results, entry['b'])
+      found.setdefault(name, {})[entry['protocol']] = cell(entry, read.measure(metric).scale)
+  lines = [[name, *(of.get(p, '–') for p in protocols)] for name, of in found.items()]
+  return rows([f'{read.measure(metric).label}; trained on {regime}', *protocols], lines)
 
 
-def faithfulness(results: dict) -> list[str]:
-  """What agrees how well with exact Shapley values, mean over seeds."""
+def faithfulness(results: dict) -> str:
+  """What agrees how well with exact Shapley values, mean over seeds; empty where nothing was valued."""
   cells = [
     [key, quantity, *(number(scores[s]['mean']) for s in SCORES)]
     for key, method in results['methods'].items()
     for quantity, scores in ((method.get('valuation') or {}).get('fidelity') or {}).items()
   ]
-  return rows(['method', 'quantity', *SCORES.values()], cells) if cells else []
+  return rows(['method', 'quantity', *SCORES.values()], cells) if cells else ''
 
 
 def main(arguments: list[str] | None = None) -> int:
   """Prints the tables of a workdir."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('workdir')
-  parser.add_argument('--protocols', default=','.join(PROTOCOLS))
+  parser.add_argument('--protocols', default='')
   options = parser.parse_args(arguments)
   try:
-    results = read_results(options.workdir)
+    results = read.read_results(options.workdir)
+    if not read.regimes(results):
+      raise UserError(f'{options.workdir} holds a single run; expected a study (python -m dream_jax.main --mode=study)')
+    known = read.protocols(results)
+    chosen = [p for p in options.protocols.split(',') if p] or [p for p in PROTOCOLS if p in known]
+    for protocol in chosen:
+      if protocol not in known:
+        raise UserError(f'the study did not test {protocol!r}; {did_you_mean(protocol, known)}')
   except UserError as error:
     print(f'method_tables: {error}', file=sys.stderr)
     return 2
-  for regime in results['regimes']:
-    print('\n'.join(differences(results, regime, options.protocols.split(','))), end='\n\n')
-  print('\n'.join(faithfulness(results)))
+  for regime in read.regimes(results):
+    print(differences(results, regime, chosen), end='\n\n')
+  print(faithfulness(results))
   return 0
 
 

@@ -4,8 +4,8 @@ r"""What each part of DREAM buys: the method without it, everything else equal, 
 
 trains DREAM, its ablations and the controls on spoken and written digits, twenty seeds each, and compares contributions
 with exact Shapley values. With `--config.data.manual_dir=FOLDER`, `:mosi`, `:bclstm` and `:official` do so on CMU-MOSI
-utterances, split in three ways (`mosi_utterance.npz`, see docs/data.md), and `:av_digits` on digits heard and seen
-(`av_digits.npz`); `:synthetic` is SYNTHETIC data, `:quick` a smoke test.
+utterances, split in three ways, the last without vision (`mosi_utterance.npz`, see docs/data.md), and `:av_digits` on
+digits heard and seen (`av_digits.npz`); `:synthetic` is SYNTHETIC data, `:quick` a smoke test.
 
 An ablation is the name of a method with settings of its own in brackets; yours can stand beside them:
 --config.study.methods="('dream[model.reconstruct=never]', 'dream[model.credit=leave_one_out, model.sharpness=1.0]')".
@@ -18,8 +18,8 @@ ABLATIONS = (
   'dream[model.recognise=False]',  # every slot counts as real
   'dream[model.agreement=False]',  # each slot is judged by itself
   'dream[model.typicality=False]',  # what real content looks like is learnt from nothing
-  'dream[model.assess=False]',  # no contribution estimator
-  'dream[model.game=certainty]',  # it asks how sure a coalition is, not whether it agrees with the others
+  'dream[model.assess=False]',  # contributions are the presence alone
+  'dream[model.game=certainty]',  # a coalition is worth how sure it is, right or wrong
   'dream[model.credit=leave_one_out]',
   'dream[model.credit=confidence]',  # what a modality is worth alone
   'dream[model.game=certainty, model.credit=confidence]',  # how sure it is alone; of the others it sees nothing

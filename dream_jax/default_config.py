@@ -23,7 +23,7 @@ def get_default() -> Any:
   config.model = ConfigDict()
   config.model.name = 'dream'  # the method under study
   config.model.width = 32  # latent width of every modality
-  config.model.hidden = 64  # hidden width of heads and estimators
+  config.model.hidden = 64  # hidden width of heads and other perceptrons
   config.model.sequence_encoder = 'tcn'  # 'tcn' or 'transformer'
   config.model.max_tokens = 0  # most tokens a modality in methods that attend to tokens; 0: what encoders leave
   config.model.dropout = 0.2  # on latents

@@ -15,7 +15,7 @@ from dream_jax import storage, workdirs
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.comparisons import compare
 from dream_jax.config_guard import CONFIG_FILE, check_shared, check_workdir
-from dream_jax.data.datasets import load_dataset
+from dream_jax.data.datasets import Dataset, load_dataset
 from dream_jax.data.missing import describe
 from dream_jax.data.prepare import Prepared, prepare
 from dream_jax.data.protocols import conditions
@@ -103,12 +103,17 @@ def evaluate(config: Any, workdir: str) -> None:
     _finish(recipe, prepared, config, workdir)
 
 
-def load_prepared(recipe: Recipe) -> Prepared:
-  """The data of a recipe as its trainer reads them; a protocol that does not fit them is refused."""
+def load_raw(recipe: Recipe) -> Dataset:
+  """The data of a recipe, raw values."""
   data = recipe.data
-  dataset = load_dataset(
+  return load_dataset(
     data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
   )
+
+
+def load_prepared(recipe: Recipe) -> Prepared:
+  """The data of a recipe as its trainer reads them; a protocol that does not fit them is refused."""
+  dataset = load_raw(recipe)
   for protocol in recipe.protocols:
     conditions(protocol, dataset.spec)  # An unknown protocol is refused before hours of training, not after.
   return prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)

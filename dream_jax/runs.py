@@ -15,7 +15,7 @@ VECTOR_FIELDS = (
   'model.dropout',
   'model.head_dropout',
   'inject.rate',
-  *(f'losses.{field.name}' for field in dataclasses.fields(LossWeights) if field.name != 'target'),
+  *(f'losses.{field.name}' for field in dataclasses.fields(LossWeights)),
 )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -259,6 +260,7 @@ def test_every_ablation_trains_exactly_its_own_parts(name):
   s = model.sizes
   assert _finite((trace.outputs, grads, terms))
   assert ('recogniser' in params) == s.recognise
+  assert (trace.credit is not None) == s.assess
   assert ('reconstructor' in params) == (s.reconstruct != 'never')
   assert ('recognition' in terms) == s.recognise
   assert ('reconstruction' in terms) == ('confidence' in terms) == (s.reconstruct != 'never')
@@ -271,6 +273,8 @@ def test_switches_mean_what_they_say():
   np.testing.assert_array_equal(outputs['no recognition'].presence, 1.0)
   np.testing.assert_allclose(outputs['no assessment'].contributions, outputs['no assessment'].presence, rtol=1e-5)
   np.testing.assert_allclose(outputs['presence alone'].soft_mask, outputs['presence alone'].presence, rtol=1e-5)
+  for one, other in itertools.combinations(('full', 'certainty', 'leave one out', 'unimodal confidence'), 2):
+    assert not np.allclose(outputs[one].contributions, outputs[other].contributions, atol=1e-3), (one, other)
   np.testing.assert_array_equal(outputs['always reconstruct'].gates, 1.0)
   np.testing.assert_array_equal(outputs['never reconstruct'].gates, 0.0)
   assert outputs['never reconstruct'].reconstructions is None

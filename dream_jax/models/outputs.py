@@ -10,8 +10,9 @@ class Outputs:
 
   Attributes:
     prediction: [B, C] logits, log-probabilities (multiclass) or standardised values (regression).
-    contributions: [B, M] estimated contribution of each modality: M times its Shapley value times its presence. In
-      classification between 0 and about M; equal shares of a fully certain prediction give 1 - p(target) each.
+    contributions: [B, M] estimated contribution of each modality: M times its credit, if that is more than 0,
+      times its presence. In classification between 0 and M; equal shares of a fully certain prediction give one minus
+      the prior probability of the target, each.
     presence: [B, M] probability that the slot holds real content of this sample.
     gates: [B, M] share of each latent that was replaced by its reconstruction.
     soft_mask: [B, M] weight of each modality in the fusion.

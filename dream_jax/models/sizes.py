@@ -12,12 +12,12 @@ class Sizes:
 
   Attributes:
     width: D, the width of latents.
-    hidden: width of the hidden layers of heads and estimators.
+    hidden: width of the hidden layers of heads and other perceptrons.
     sequence_encoder: encoder of sequences and tokens.
     max_tokens: most tokens of a modality that methods with attention over tokens work on: neighbours are averaged; 0
       for as many as encoders leave.
     dropout: rate on latents, and inside the transformer.
-    head_dropout: rate inside prediction heads and the estimator.
+    head_dropout: rate inside prediction heads.
     dtype: what encoders, and attention over tokens, compute in. Parameters, sums, softmax and all that follows the
       latents are float32.
   """
