@@ -4,15 +4,20 @@ r"""The figures of the tables in docs/method.md, in Markdown, from the results o
 
 prints, for every training regime, the reference method minus each other: points of accuracy, or what the primary metric
 is, mean over the conditions of a protocol, with the 95 % interval over seeds and test samples. Bold: the interval
-excludes zero. Dagger: p < .05 after Holm's correction over all opponents under the protocol. Then, where the study
-valued modalities, how well what methods say of them agrees with the exact Shapley values of what they predict.
+excludes zero. Dagger: p < .05 after Holm's correction over the opponents of a table under the protocol. Ablations of
+the reference and other methods answer two questions and are two tables; `results.json` corrects over both together.
+Then, where the study valued modalities, how well what methods say of them agrees with the exact Shapley values of what
+they predict.
 """
 
 import argparse
 import sys
 
+import numpy as np
+
 from dream_jax.errors import UserError
 from dream_jax.report import results as read
+from dream_jax.statistics import holm
 from dream_jax.suggest import did_you_mean
 
 PROTOCOLS = ('complete', 'modality/zeros', 'modality/noise', 'modality/swap', 'subset/zeros', 'subset/swap')
@@ -30,15 +35,15 @@ def number(x: float | None) -> str:
   return f'{x:.2f}'.replace('0.', '.', 1) if abs(x) < 1 else f'{x:.2f}'
 
 
-def cell(entry: dict, factor: float) -> str:
-  """One difference with its interval."""
+def cell(entry: dict, p: float | None, factor: float) -> str:
+  """One difference with its interval; `p` is corrected."""
   if entry['ci95'] is None:
     return number(entry['difference'] and factor * entry['difference'])
   low, high = (factor * x for x in entry['ci95'])
   text = f'{number(factor * entry["difference"])} [{number(low)}, {number(high)}]'
   if low <= 0 <= high:
     return text
-  return f'**{text}**' + ('†' if entry.get('p_holm', 1.0) < 0.05 else '')
+  return f'**{text}**' + ('†' if p is not None and p < 0.05 else '')
 
 
 def rows(names: list[str], cells: list[list[str]]) -> str:
@@ -46,16 +51,24 @@ def rows(names: list[str], cells: list[list[str]]) -> str:
   return '\n'.join(f'| {" | ".join(line)} |' for line in (names, ['---'] * len(names), *cells))
 
 
-def differences(results: dict, regime: str, protocols: list[str]) -> str:
-  """The reference minus every method that was trained under a regime."""
+def differences(results: dict, regime: str, protocols: list[str], *, ablations: bool) -> str:
+  """The reference minus its ablations, or the other methods, trained under a regime; empty where there are none."""
   metric, _ = read.primary(results)
+  own = f'{results["reference"]}['
+  family = [
+    (read.row_name(results, e['b']), e)
+    for e in results['comparisons']
+    if e['regime'] == regime and e['metric'] == metric and e['b'].startswith(own) == ablations
+  ]
   found: dict[str, dict[str, str]] = {}
-  for entry in results['comparisons']:
-    if entry['regime'] == regime and entry['metric'] == metric:
-      name = read.row_name(results, entry['b'])
-      found.setdefault(name, {})[entry['protocol']] = cell(entry, read.measure(metric).scale)
+  for protocol in protocols:
+    entries = [(name, e) for name, e in family if e['protocol'] == protocol]
+    tested = [name for name, e in entries if e['p'] is not None and np.isfinite(e['p'])]
+    corrected = dict(zip(tested, holm([e['p'] for name, e in entries if name in tested]), strict=True))
+    for name, e in entries:
+      found.setdefault(name, {})[protocol] = cell(e, corrected.get(name), read.measure(metric).scale)
   lines = [[name, *(of.get(p, '–') for p in protocols)] for name, of in found.items()]
-  return rows([f'{read.measure(metric).label}; trained on {regime}', *protocols], lines)
+  return rows([f'{read.measure(metric).label}; trained on {regime}', *protocols], lines) if lines else ''
 
 
 def faithfulness(results: dict) -> str:
@@ -87,7 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f'method_tables: {error}', file=sys.stderr)
     return 2
   for regime in read.regimes(results):
-    print(differences(results, regime, chosen), end='\n\n')
+    for ablations in (True, False):
+      print(differences(results, regime, chosen, ablations=ablations), end='\n\n')
   print(faithfulness(results))
   return 0
 
