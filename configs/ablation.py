@@ -18,12 +18,10 @@ ABLATIONS = (
   'dream[model.recognise=False]',  # every slot counts as real
   'dream[model.agreement=False]',  # each slot is judged by itself
   'dream[model.typicality=False]',  # what real content looks like is learnt from nothing
-  'dream[model.assess=False]',  # contributions are the presence alone
+  'dream[model.assess=False]',  # the soft mask follows presence alone
   'dream[model.game=certainty]',  # a coalition is worth how sure it is, right or wrong
   'dream[model.credit=leave_one_out]',
-  'dream[model.credit=confidence]',  # what a modality is worth alone
   'dream[model.game=certainty, model.credit=confidence]',  # how sure it is alone; of the others it sees nothing
-  'dream[model.sharpness=0.0]',  # contributions are reported and not used
   'dream[model.reconstruct=never]',
   'dream[model.reconstruct=always]',
   'dream[model.fusion=hard_mask]',
@@ -32,7 +30,6 @@ ABLATIONS = (
   'dream[losses.unimodal=0.0]',  # heads that learn from the coalitions alone
   'dream[losses.coalition=0.0]',
   "dream[inject.fills=('zeros',)]",  # training shows one kind of damage
-  "dream[inject.fills=('zeros', 'noise')]",
 )
 CONTROLS = ('concat+dropout', 'late+dropout', 'late-mlp+dropout', 'oracle+dropout')
 

@@ -366,6 +366,15 @@ def test_task_loss_cannot_bend_presence_or_shares():
   assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(credit))
 
 
+@pytest.mark.parametrize(('name', 'counts'), [('full', True), ('always reconstruct', False)])
+def test_evidence_of_a_reconstruction_is_not_counted_again(name, counts):
+  model, params, _, _, _ = _ablated(name)
+  inputs = _inputs(model.spec)
+  grads = jit(jax.grad(lambda p: jnp.square(model.apply({'params': p}, inputs, train=False).prediction).sum()))(params)
+  assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads['heads'])) == counts
+  assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads['reconstructor']['kernel']))
+
+
 def test_recipe_reaches_the_model():
   recipe = small_recipe(model__fusion='uniform', model__width=8)
   model = build(find_method('dream'), small_spec(), recipe.model)

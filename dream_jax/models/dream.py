@@ -151,7 +151,7 @@ class Dream(Model):
     batch = z.shape[0]
     coalitions = jnp.asarray(coalition_matrix(m), z.dtype)
     weights = jnp.broadcast_to(coalitions, (batch, *coalitions.shape))
-    every_coalition = self.fusion(z, eta, self.prior, weights, train=train)
+    every_coalition = self.fusion(z, weights, eta, weights, self.prior, train=train)
 
     # Recognise which slots hold real content. The task loss must not bend this probability to its own ends.
     if s.recognise:
@@ -179,7 +179,7 @@ class Dream(Model):
     # Reconstruct, selectively: missing and under-performing modalities are replaced, the others left alone.
     if s.reconstruct == 'never':
       gates, reconstructions, confidence = jnp.zeros_like(standing), None, None
-      enhanced, soft_mask = z, standing
+      enhanced, trust, soft_mask = z, standing, standing
     else:
       reconstructions, confidence = self.reconstructor(z, standing)
       if s.reconstruct == 'always':
@@ -187,18 +187,18 @@ class Dream(Model):
       else:
         gates = jax.nn.sigmoid((s.gate_threshold - standing) / s.gate_temperature)
       enhanced = (1.0 - gates)[..., None] * z + gates[..., None] * reconstructions
-      soft_mask = (1.0 - gates) * standing + gates * stop_gradient(confidence)
+      trust = (1.0 - gates) * standing
+      soft_mask = trust + gates * stop_gradient(confidence)
 
-    # Fuse by soft mask.
-    evidence_of_slots = evidence.from_raw(self.spec, self.heads(enhanced))
+    # Fuse by soft mask. A reconstruction repeats what others said: it is read, but it is no evidence of its own.
     if s.fusion == 'hard_mask':
-      soft_mask = jnp.round(jnp.minimum(soft_mask, 1.0))
+      trust, soft_mask = (jnp.round(jnp.minimum(w, 1.0)) for w in (trust, soft_mask))
     elif s.fusion == 'uniform':
-      soft_mask = jnp.ones_like(soft_mask)
+      trust = soft_mask = jnp.ones_like(soft_mask)
     if s.fusion == 'posterior':
       prediction = evidence.mixture(self.spec, stop_gradient(log_coalition), every_coalition)
     else:
-      prediction = self.fusion(enhanced, evidence_of_slots, self.prior, soft_mask[:, None], train=train)[:, 0]
+      prediction = self.fusion(enhanced, soft_mask[:, None], eta, trust[:, None], self.prior, train=train)[:, 0]
     outputs = Outputs(
       prediction=prediction,
       contributions=contributions,

@@ -16,10 +16,11 @@ from dream_jax.spec import DatasetSpec
 class SoftMaskFusion(nn.Module):
   """Predictions [B, G, C] from G weightings of the same latents: weighted evidence plus what it leaves out.
 
-    predict(sum_m w_m eta_m) + MLP(sum_m w_m V_m z_m + U w)
+    predict(sum_m v_m eta_m) + MLP(sum_m w_m V_m z_m + U w)
 
   The sum of evidence is right if modalities are independent given the target; the perceptron, which starts at zero,
-  learns how they are not.
+  learns how they are not. The weights v and w are the same but for reconstructed latents: what others say of a modality
+  helps the perceptron, but it is no new evidence and must not be counted twice.
   """
 
   spec: DatasetSpec
@@ -27,10 +28,14 @@ class SoftMaskFusion(nn.Module):
   dropout: float | jax.Array = 0.3
 
   @nn.compact
-  def __call__(self, z: jax.Array, eta: jax.Array, prior: jax.Array, weights: jax.Array, *, train: bool) -> jax.Array:
-    """`z` [B, M, D] latents, `eta` [B, M, K] evidence, `prior` [K], `weights` [B, G, M]."""
+  def __call__(
+    self, z: jax.Array, weights: jax.Array, eta: jax.Array, trust: jax.Array, prior: jax.Array, *, train: bool
+  ) -> jax.Array:
+    """`z` [B, M, D] latents and their `weights` [B, G, M], `eta` [B, M, K] evidence and its `trust` [B, G, M],
+    `prior` [K].
+    """
     x = jnp.einsum('bgm,bmh->bgh', weights, SlotDense(self.hidden, name='slots')(z))
     x = nn.gelu(x + nn.Dense(self.hidden, name='weights')(weights))
     x = Dropout(self.dropout)(x, deterministic=not train)
     correction = nn.Dense(self.spec.num_outputs, kernel_init=nn.initializers.zeros, name='out')(x)
-    return evidence.predict(self.spec, prior, jnp.einsum('bgm,bmk->bgk', weights, eta)) + correction
+    return evidence.predict(self.spec, prior, jnp.einsum('bgm,bmk->bgk', trust, eta)) + correction
