@@ -194,9 +194,7 @@ def hand_count(widths, frames, *, batch, width, hidden):
   b, d, h, m, k, detector, probes = batch, width, hidden, len(widths), 2, 32, 8
   half = (frames + 1) // 2
   quarter, windows = (half + 1) // 2, (frames + 2) // 3
-  counts = dict.fromkeys(
-    ('project', 'convolve', 'pool', 'recognise', 'typicality', 'heads', 'fuse', 'reconstruct', 'assess'), 0
-  )
+  counts = dict.fromkeys(('project', 'convolve', 'pool', 'recognise', 'typicality', 'heads', 'fuse', 'reconstruct'), 0)
   for features in widths:
     projected = features > d
     # One pass more is that over the inputs before the injection, forward only.
@@ -207,13 +205,12 @@ def hand_count(widths, frames, *, batch, width, hidden):
     counts['pool'] += _linear(b, 2 * d, d) * (3 + 1)
     counts['typicality'] += _linear(b * windows, 3 * features, 2 * probes)  # Nothing of it is trained.
     counts['recognise'] += _linear(b * windows, 3 * features, detector) * 2 + _linear(b, 2 * detector, 1) * 3
-  counts['heads'] = _linear(b * m, d, k) * (3 + 3)
+  counts['heads'] = _linear(b * m, d, k) * 3
   for weightings, passes in ((2**m - 1, 2), (1, 3)):
     counts['fuse'] += _linear(b * m, d, h) * 3 + _linear(b * weightings, h, 1) * 3
     counts['fuse'] += 2 * _linear(b * weightings, m, h) * passes
   counts['reconstruct'] += (_linear(b * m * m, d, d) + 2 * _linear(b * m, d, h) + 2 * _linear(b * m, m, d)) * 3
   counts['reconstruct'] += _linear(b * m, 2 * d + 1, h) * 2 + _linear(b * m, h, 1) * 3
-  counts['assess'] += _linear(b, 2 * m, 16) * 2 + _linear(b, 16, m) * 3
   return counts
 
 
