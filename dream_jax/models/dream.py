@@ -167,7 +167,7 @@ class Dream(Model):
         credit = expected_credit(self.spec, self.prior, eta, every_coalition, log_coalition, kind=s.credit)
       else:
         credit = certainty_credit(self.spec, self.prior, eta, every_coalition, kind=s.credit)
-      # The task loss must not make modalities look better or worse than they are.
+      # The task loss must not make a modality look better or worse than it is.
       credit = stop_gradient(credit)
       merit = jnp.maximum(credit, 0.0)
       shares = (merit + _SMALLEST_MERIT) / (merit + _SMALLEST_MERIT).sum(-1, keepdims=True)
@@ -179,7 +179,7 @@ class Dream(Model):
     # Reconstruct, selectively: missing and under-performing modalities are replaced, the others left alone.
     if s.reconstruct == 'never':
       gates, reconstructions, confidence = jnp.zeros_like(standing), None, None
-      enhanced, trust, soft_mask = z, standing, standing
+      enhanced, evidence_mask, soft_mask = z, standing, standing
     else:
       reconstructions, confidence = self.reconstructor(z, standing)
       if s.reconstruct == 'always':
@@ -187,18 +187,18 @@ class Dream(Model):
       else:
         gates = jax.nn.sigmoid((s.gate_threshold - standing) / s.gate_temperature)
       enhanced = (1.0 - gates)[..., None] * z + gates[..., None] * reconstructions
-      trust = (1.0 - gates) * standing
-      soft_mask = trust + gates * stop_gradient(confidence)
+      evidence_mask = (1.0 - gates) * standing
+      soft_mask = evidence_mask + gates * stop_gradient(confidence)
 
     # Fuse by soft mask. A reconstruction repeats what others said: it is read, but it is no evidence of its own.
     if s.fusion == 'hard_mask':
-      trust, soft_mask = (jnp.round(jnp.minimum(w, 1.0)) for w in (trust, soft_mask))
+      evidence_mask, soft_mask = (jnp.round(jnp.minimum(w, 1.0)) for w in (evidence_mask, soft_mask))
     elif s.fusion == 'uniform':
-      trust = soft_mask = jnp.ones_like(soft_mask)
+      evidence_mask = soft_mask = jnp.ones_like(soft_mask)
     if s.fusion == 'posterior':
       prediction = evidence.mixture(self.spec, stop_gradient(log_coalition), every_coalition)
     else:
-      prediction = self.fusion(enhanced, soft_mask[:, None], eta, trust[:, None], self.prior, train=train)[:, 0]
+      prediction = self.fusion(enhanced, soft_mask[:, None], eta, evidence_mask[:, None], self.prior, train=train)[:, 0]
     outputs = Outputs(
       prediction=prediction,
       contributions=contributions,

@@ -29,13 +29,13 @@ class SoftMaskFusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, z: jax.Array, weights: jax.Array, eta: jax.Array, trust: jax.Array, prior: jax.Array, *, train: bool
+    self, z: jax.Array, weights: jax.Array, eta: jax.Array, evidence_mask: jax.Array, prior: jax.Array, *, train: bool
   ) -> jax.Array:
-    """`z` [B, M, D] latents and their `weights` [B, G, M], `eta` [B, M, K] evidence and its `trust` [B, G, M],
+    """`z` [B, M, D] latents and their `weights` [B, G, M], `eta` [B, M, K] evidence and its `evidence_mask` [B, G, M],
     `prior` [K].
     """
     x = jnp.einsum('bgm,bmh->bgh', weights, SlotDense(self.hidden, name='slots')(z))
     x = nn.gelu(x + nn.Dense(self.hidden, name='weights')(weights))
     x = Dropout(self.dropout)(x, deterministic=not train)
     correction = nn.Dense(self.spec.num_outputs, kernel_init=nn.initializers.zeros, name='out')(x)
-    return evidence.predict(self.spec, prior, jnp.einsum('bgm,bmk->bgk', trust, eta)) + correction
+    return evidence.predict(self.spec, prior, jnp.einsum('bgm,bmk->bgk', evidence_mask, eta)) + correction

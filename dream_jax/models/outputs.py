@@ -15,7 +15,7 @@ class Outputs:
       the prior probability of the target, each.
     presence: [B, M] probability that the slot holds real content of this sample.
     gates: [B, M] share of each latent that was replaced by its reconstruction.
-    soft_mask: [B, M] weight of each modality in the fusion.
+    soft_mask: [B, M] weight of each modality's latent in the fusion, reconstructions included.
     unimodal_predictions: [B, M, C] predictions from each modality alone.
     latents: [B, M, D] encoded modalities.
     reconstructions: [B, M, D] what the other modalities say the latent should be.
