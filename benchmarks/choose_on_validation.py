@@ -3,16 +3,16 @@ r"""Variants of methods compared without reading the test split: how settings ar
   python benchmarks/choose_on_validation.py --config=configs/ablation.py [--config.FIELD=VALUE ...] [--draws=3]
       [--fold=K] dream 'dream[model.sharpness=2.0]' concat+dropout
 
-trains each with all seeds of the config, selects as always, and evaluates on the validation samples under missingness
-that neither training nor selection saw. What was selected on these samples is a little too good on them, for every
-variant alike. `--fold=K`, 0 to 4, is for data whose validation split is small: training and validation samples are
-mixed and divided anew, a fifth to compare on and a fifth to select on; what shares a video stays together.
+trains each with all seeds of the config, selects as always, and evaluates on the validation samples, under protocols of
+the config and with draws of missingness that neither training nor selection saw. What was selected on these samples is
+a little too good on them, for every variant alike. `--fold=K`, 0 to 4, is for data whose validation split is small:
+training and validation samples are mixed and divided anew, a fifth to compare on and a fifth to select on; what shares
+a video stays together.
 
 Prints the mean over seeds and the difference from the first with twice its standard error over seeds, samples fixed.
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 import tempfile
@@ -21,30 +21,8 @@ from contextlib import redirect_stdout
 import numpy as np
 
 from dream_jax import flags
-from dream_jax.data.datasets import Dataset, Split
 from dream_jax.errors import UserError
 from dream_jax.parallel import cores
-
-PROTOCOLS = ('complete', 'modality/zeros', 'modality/noise', 'modality/swap', 'subset/zeros', 'subset/swap')
-_FOLDS = 5
-
-
-def refolded(dataset: Dataset, fold: int) -> Dataset:
-  """The data set without its test split; 'test' is one fold of the rest, 'validation' the next."""
-  import jax
-
-  parts = [vars(dataset.splits[name]) for name in ('train', 'validation')]
-  pool = jax.tree.map(lambda *values: np.concatenate(values), *parts)
-  group = np.unique(pool['extras'].get('video', pool['ids']), return_inverse=True)[1]
-  folds = np.array_split(np.random.default_rng(0).permutation(group.max() + 1), _FOLDS)
-
-  def taken(which):
-    rows = np.flatnonzero(np.isin(group, np.concatenate([folds[(fold + i) % _FOLDS] for i in which])))
-    rows = rows[np.argsort(pool['ids'][rows])]
-    return Split(**jax.tree.map(lambda values: values[rows], pool))
-
-  splits = {'test': taken([0]), 'validation': taken([1]), 'train': taken(range(2, _FOLDS))}
-  return dataclasses.replace(dataset, splits=splits)
 
 
 def main(arguments: list[str]) -> int:
@@ -52,7 +30,7 @@ def main(arguments: list[str]) -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('methods', nargs='+')
   parser.add_argument('--draws', type=int, default=3, help='draws of missingness that are averaged')
-  parser.add_argument('--fold', type=int, choices=range(_FOLDS))
+  parser.add_argument('--fold', type=int, choices=range(5))
   options, rest = parser.parse_known_args(arguments)
   try:
     compare(flags.parse([sys.argv[0], *rest]).config, options)
@@ -66,6 +44,7 @@ def compare(config, options) -> None:
   """Trains and prints."""
   cores.split_for(config)
   from dream_jax import experiment  # JAX counts the cores when it is imported, which is why it waits.
+  from dream_jax.data.folds import refolded
   from dream_jax.data.prepare import prepare
   from dream_jax.evaluate import evaluate_method
   from dream_jax.metrics import primary_metric
@@ -83,10 +62,11 @@ def compare(config, options) -> None:
     dataset = refolded(experiment.load_raw(recipe), options.fold)
     prepared = prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)
     split = 'test'
+  protocols = tuple(dict.fromkeys(('complete', *recipe.protocols)))
   bench, metric = experiment.Workbench(recipe, prepared), primary_metric(prepared.spec)[0]
   print(f'{metric}, {len(prepared.splits[split])} samples, {recipe.num_seeds} seeds: mean, difference from the first')
   width = max(map(len, options.methods))
-  print(' ' * width + ''.join(f'{protocol:>24s}' for protocol in PROTOCOLS), flush=True)
+  print(' ' * width + ''.join(f'{protocol:>24s}' for protocol in protocols), flush=True)
   first: dict[str, np.ndarray] = {}
   for name, method in zip(options.methods, methods, strict=True):
     trainer = bench.trainer(method)
@@ -96,12 +76,12 @@ def compare(config, options) -> None:
     for draw in range(options.draws):
       reading = {**experiment.reading(method, recipe), 'seed': recipe.seed + 1000 + draw}
       row = evaluate_method(
-        method, trainer.programs.predictor, params, bench.feed.inputs, PROTOCOLS, split=split, **reading
+        method, trainer.programs.predictor, params, bench.feed.inputs, protocols, split=split, **reading
       )[0]
       for protocol, entry in row.protocols.items():
         scores.setdefault(protocol, []).append(100 * np.asarray(entry['metrics'][metric]).mean(0))
     line = name.ljust(width)
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
       score = np.mean(scores[protocol], 0)
       difference = score - first.setdefault(protocol, score)
       error = 2 * difference.std(ddof=1) / len(score) ** 0.5 if len(score) > 1 else float('nan')

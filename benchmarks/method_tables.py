@@ -11,6 +11,7 @@ they predict.
 """
 
 import argparse
+import itertools
 import sys
 
 import numpy as np
@@ -20,7 +21,6 @@ from dream_jax.report import results as read
 from dream_jax.statistics import holm
 from dream_jax.suggest import did_you_mean
 
-PROTOCOLS = ('complete', 'modality/zeros', 'modality/noise', 'modality/swap', 'subset/zeros', 'subset/swap')
 SCORES = {
   'spearman_shapley': 'rank correlation',
   'spearman_shapley_inside': 'inside modalities',
@@ -85,24 +85,23 @@ def main(arguments: list[str] | None = None) -> int:
   """Prints the tables of a workdir."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('workdir')
-  parser.add_argument('--protocols', default='')
+  parser.add_argument('--protocols', default='', help='columns; all that the study tested unless given')
   options = parser.parse_args(arguments)
   try:
     results = read.read_results(options.workdir)
     if not read.regimes(results):
       raise UserError(f'{options.workdir} holds a single run; expected a study (python -m dream_jax.main --mode=study)')
     known = read.protocols(results)
-    chosen = [p for p in options.protocols.split(',') if p] or [p for p in PROTOCOLS if p in known]
+    chosen = [p for p in options.protocols.split(',') if p] or known
     for protocol in chosen:
       if protocol not in known:
         raise UserError(f'the study did not test {protocol!r}; {did_you_mean(protocol, known)}')
   except UserError as error:
     print(f'method_tables: {error}', file=sys.stderr)
     return 2
-  for regime in read.regimes(results):
-    for ablations in (True, False):
-      print(differences(results, regime, chosen, ablations=ablations), end='\n\n')
-  print(faithfulness(results))
+  families = itertools.product(read.regimes(results), (True, False))
+  tables = [differences(results, regime, chosen, ablations=ablations) for regime, ablations in families]
+  print('\n\n'.join(table for table in (*tables, faithfulness(results)) if table))
   return 0
 
 
