@@ -15,20 +15,17 @@ Prints rank correlations over samples and modalities, +- half the 95 % interval 
 import argparse
 import sys
 
-import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
 from dream_jax import calibration, experiment, metrics
-from dream_jax.checkpoints import Checkpoints
 from dream_jax.config_guard import read_config
 from dream_jax.errors import UserError
 from dream_jax.evaluate import ConstantPredictor
-from dream_jax.models.coalitions import shapley_values
 from dream_jax.models.registry import find_method
 from dream_jax.recipe import recipe_from_config
-from dream_jax.spec import DatasetSpec
 from dream_jax.statistics import summarise
+from dream_jax.valuation import play
 
 _DRAWS = 20
 
@@ -65,21 +62,25 @@ def limits(workdir: str) -> dict[str, list[float]]:
   if spec.task not in ('binary', 'multiclass'):
     raise UserError(f'{workdir} has a task of kind {spec.task!r}; expected a classifier of one label a sample')
   bench = experiment.Workbench(recipe, prepared)
-  with Checkpoints(f'{workdir}/checkpoints/dream', read_only=True) as checkpoints:
-    trainer = bench.trainer(find_method('dream'))
-    found = checkpoints.restore_best(trainer.programs.abstract_state.params)
-  if found is None:
-    raise UserError(f'{workdir} holds no selected parameters of dream; run --mode=train with this --workdir first')
-  outputs = trainer.programs.predictor.coalitions(found[1], bench.feed.inputs, 'test', seed=recipe.seed)
+  predictor, params = bench.trained(find_method('dream'), workdir)
+  outputs = predictor.coalitions(params, bench.feed.inputs, 'test', seed=recipe.seed)
   label = prepared.splits['test'].label.astype(int)
-  nothing = probabilities(spec, ConstantPredictor(prepared, 1).prediction)
+  nothing = ConstantPredictor(prepared, 1).prediction
+  # The game for every label that a sample might have.
+  classes = range(max(2, spec.num_outputs))
+  games = [play(spec, outputs['prediction'], np.full_like(label, k), nothing) for k in classes]
+  probabilities, worths = (np.stack(parts, axis=-1) for parts in zip(*games, strict=True))
   rng = np.random.default_rng(recipe.seed)
   result: dict[str, list[float]] = {}
-  for prediction, contributions in zip(outputs['prediction'], outputs['contributions'][:, :, -1], strict=True):
-    whole = prediction[:, -1]
+  for whole, probability, worth, contributions in zip(
+    outputs['prediction'][:, :, -1],
+    probabilities[:, :, -1],
+    worths,
+    outputs['contributions'][:, :, -1],
+    strict=True,
+  ):
     temperature = calibration.fit(spec, whole, label).temperature
-    belief = probabilities(spec, whole / temperature)
-    worth = values_of_labels(probabilities(spec, prediction), nothing)
+    belief = special.softmax(np.log(np.maximum(probability, 1e-30)) / temperature, axis=-1)
     expected = (worth * belief[:, None]).sum(-1)
     true = of_labels(worth, label)
     right = belief.argmax(-1) == label
@@ -96,29 +97,8 @@ def limits(workdir: str) -> dict[str, list[float]]:
   return result
 
 
-def probabilities(spec: DatasetSpec, prediction: np.ndarray) -> np.ndarray:
-  """Probability of every class, [..., K], of predictions [..., C]."""
-  if spec.task == 'multiclass':
-    return special.softmax(prediction.astype(np.float64), axis=-1)
-  p = special.expit(prediction.astype(np.float64))
-  return np.concatenate([1.0 - p, p], axis=-1)
-
-
-def values_of_labels(probability: np.ndarray, nothing: np.ndarray) -> np.ndarray:
-  """Exact Shapley values [n, M, K] for every label that a sample might have.
-
-  Args:
-    probability: [n, G, K] of every coalition.
-    nothing: [K] of the constant predictor.
-  """
-  values = np.moveaxis(probability, -1, 1)
-  empty = np.broadcast_to(nothing, values.shape[:2])
-  m = (values.shape[-1] + 1).bit_length() - 1
-  return np.moveaxis(np.asarray(shapley_values(jnp.asarray(values), jnp.asarray(empty), m), np.float64), 1, -1)
-
-
 def of_labels(worth: np.ndarray, label: np.ndarray) -> np.ndarray:
-  """[n, M] of [n, M, K]."""
+  """Values [n, M] of labels [n], from those of all K labels [n, M, K]."""
   return np.take_along_axis(worth, label[:, None, None], axis=-1)[..., 0]
 
 

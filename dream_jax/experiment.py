@@ -25,6 +25,7 @@ from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
+from dream_jax.predict import Predictor
 from dream_jax.programs import Programs, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config, recipe_of
 from dream_jax.report.page import write_report
@@ -87,12 +88,7 @@ def evaluate(config: Any, workdir: str) -> None:
     if method.module is None:
       predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
     else:
-      with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
-        trainer = workbench.trainer(method)
-        found = checkpoints.restore_best(trainer.programs.abstract_state.params)
-      if found is None:
-        raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
-      predictor, params = trainer.programs.predictor, found[1]
+      predictor, params = workbench.trained(method, workdir)
     rows = evaluate_method(
       method, predictor, params, workbench.feed.inputs, recipe.protocols, **reading(method, recipe)
     )
@@ -135,6 +131,21 @@ class Workbench:
     trainer = Trainer(method, recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
     self.compiled[key] = trainer.programs
     return trainer
+
+  def trained(self, method: Method, workdir: str) -> tuple[Predictor, Any]:
+    """(predictor, selected parameters) of a method that was trained in the workdir.
+
+    Raises:
+      UserError: the workdir holds none.
+    """
+    with Checkpoints(f'{workdir}/checkpoints/{method.name}', read_only=True) as checkpoints:
+      programs = self.trainer(method).programs
+      found = checkpoints.restore_best(programs.abstract_state.params)
+    if found is None:
+      raise UserError(
+        f'{workdir} holds no selected parameters of {method.name}; run --mode=train with this --workdir first'
+      )
+    return programs.predictor, found[1]
 
 
 def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[dict[str, Any], list[Row]]:

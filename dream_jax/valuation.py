@@ -49,10 +49,9 @@ def value_modalities(
     return None
   outputs = predictor.coalitions(params, inputs, split, seed=seed)
   label = inputs.scale.standardise(inputs.prepared.splits[split].label)
-  values = _value(spec, inputs.scale.standardise(outputs['prediction']), label)
-  nothing = np.broadcast_to(inputs.scale.standardise(constant), (1, len(label), 1, len(constant)))
-  empty = np.broadcast_to(_value(spec, nothing, label)[:, :, 0], values.shape[:2])
-  shapley = np.asarray(shapley_values(jnp.asarray(values), jnp.asarray(empty), m), np.float64)
+  values, shapley = play(
+    spec, inputs.scale.standardise(outputs['prediction']), label, inputs.scale.standardise(constant)
+  )
   rows = coalition_matrix(m)
   others = (~rows & (rows.sum(1) == m - 1)[:, None]).argmax(0)
   alone = (rows & (rows.sum(1) == 1)[:, None]).argmax(0)
@@ -72,6 +71,24 @@ def value_modalities(
     'leave_one_out': left_out.mean((0, 1)).tolist(),
     'fidelity': {name: _fidelity(estimate, shapley, left_out) for name, estimate in estimates.items()},
   }
+
+
+def play(
+  spec: DatasetSpec, prediction: np.ndarray, label: np.ndarray, constant: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """(v [S, n, G], exact Shapley values float64 [S, n, M]) of the game of every sample.
+
+  Args:
+    spec: at most `MAX_EXACT` modalities.
+    prediction: [S, n, G, C] of every coalition, as models give them.
+    label: [n] or [n, C], as models read them.
+    constant: [C], what is predicted from nothing.
+  """
+  values = _value(spec, prediction, label)
+  nothing = np.broadcast_to(constant, (1, len(label), 1, len(constant)))
+  empty = np.broadcast_to(_value(spec, nothing, label)[:, :, 0], values.shape[:2])
+  shapley = shapley_values(jnp.asarray(values), jnp.asarray(empty), spec.num_modalities)
+  return values, np.asarray(shapley, np.float64)
 
 
 def _value(spec: DatasetSpec, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
