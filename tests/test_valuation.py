@@ -24,7 +24,7 @@ def cases():
   yield 'multiclass', 3, np.log(np.stack([(1 - p) / 2, p, (1 - p) / 2], -1)), 1, np.log([0.25, 0.5, 0.25])
 
 
-@pytest.mark.parametrize(('task', 'outputs', 'prediction', 'label', 'constant'), cases())
+@pytest.mark.parametrize(('task', 'outputs', 'prediction', 'label', 'constant'), list(cases()))
 def test_shapley_values_of_the_probability_of_the_true_target(task, outputs, prediction, label, constant):
   # The second seed predicts the constant whatever it sees.
   both = np.stack([prediction, np.broadcast_to(constant, prediction.shape)])[:, None].astype(np.float32)
