@@ -244,6 +244,7 @@ def test_pure_functions_of_an_untrained_model():
   np.testing.assert_allclose(mapped.prediction[0], out.prediction, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_untrained_model_may_know_what_real_features_look_like():
   prepared = small_prepared(names=('face', 'pose'))
   functions, features = dream_jax.make_apply(small_config(), spec=prepared.spec), prepared.splits['train'].features

@@ -30,13 +30,19 @@ _UNIMODAL = (
 )  # fmt: skip
 _RECONSTRUCTIONS = ('dream', 'mmin', 'tfr-net', 'lnln', 'p-rmf')
 _SIZES = {'width': 8, 'hidden': 8}
-# Regression and multiclass have nothing in common; the other two tasks are built like one of them. What a method makes
-# of its latents does not depend on the task, so that two methods of few parts show regression for most.
-_QUICK = {('dream', 'regression'), ('oracle+dropout', 'regression'), ('unimodal', 'regression')}
+# The rest is slow: what most of them do beyond these has fast tests of its own (`test_*_baselines.py`). Regression and
+# multiclass have nothing in common; the other two tasks are built like one of them, and looked at with these methods
+# only. What a method makes of its latents does not depend on the task, so that three show regression for most.
+_FAST = ('dream', 'concat+dropout', 'late-mlp+dropout', 'hme', 'momke-blind', 'unimodal', 'oracle+dropout')
+_FAST_REGRESSION = ('dream', 'oracle+dropout', 'unimodal')
+_METHODS = [pytest.param(n, marks=[] if n in _FAST else [pytest.mark.slow]) for n in _TRAINED]
 _CASES = [
-  pytest.param(n, t, marks=[] if t == 'multiclass' or (n, t) in _QUICK else [pytest.mark.slow])
+  pytest.param(
+    n, t, marks=[] if n in {'multiclass': _FAST, 'regression': _FAST_REGRESSION}.get(t, ()) else [pytest.mark.slow]
+  )
   for n in _TRAINED
   for t in TASKS
+  if n in _FAST or t in ('multiclass', 'regression')
 ]
 
 
@@ -158,14 +164,14 @@ def test_nothing_at_all_gives_finite_outputs_and_gradients(case, name, task):
     assert _finite(c.run(inputs, kept=kept, clean=clean))
 
 
-@pytest.mark.parametrize('name', _TRAINED)
+@pytest.mark.parametrize('name', _METHODS)
 def test_huge_values_do_not_overflow(case, name):
   c = case(name, 'multiclass')
   huge = {k: x * np.float32(1e4) if x.dtype == np.float32 else x for k, x in _inputs(c.spec).items()}
   assert _finite(c.run(huge))
 
 
-@pytest.mark.parametrize('encoder', ['tcn', 'transformer'])
+@pytest.mark.parametrize('encoder', ['tcn', pytest.param('transformer', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('name', ['dream', 'concat'])
 def test_values_beyond_the_length_do_not_matter(case, name, encoder):
   c = case(name, 'multiclass', encoder)
@@ -178,13 +184,14 @@ def test_values_beyond_the_length_do_not_matter(case, name, encoder):
   assert not np.array_equal(c.run(inside)[0].prediction[0], outputs[0].prediction[0])
 
 
+@pytest.mark.slow
 def test_transformer_keeps_the_contract_too(case):
   c = case('dream', 'multiclass', 'transformer')
   assert _finite(c.run(_inputs(c.spec)))
   assert _finite(c.run(_nothing(c.spec)))
 
 
-@pytest.mark.parametrize('name', _TRAINED)
+@pytest.mark.parametrize('name', _METHODS)
 def test_apply_is_pure(case, name):
   c = case(name, 'multiclass')
   inputs = _inputs(c.spec)

@@ -268,6 +268,7 @@ def test_weak_scaling_gives_every_device_along_data_a_batch(planner, monkeypatch
   assert planner.program(4, 'weak') == ({'seed': 1, 'data': 4}, 32)
 
 
+@pytest.mark.slow
 def test_devices_that_only_share_seeds_have_one_program_and_send_nothing(planner):
   weak, strong = planner.program(4, 'weak'), planner.program(4, 'strong')
   assert weak is not None

@@ -186,7 +186,7 @@ def _cosine(a, b):
     *(
       pytest.param(name, encoder, _NAMES, marks=pytest.mark.slow)
       for name, encoder in _CASES
-      if (name, encoder) != ('concat+dropout', 'tcn')
+      if name in _QUICK and (name, encoder) != ('concat+dropout', 'tcn')
     ),
   ],
 )
@@ -218,23 +218,19 @@ def test_config_chooses_the_dtype():
 
 @pytest.mark.slow
 def test_digits_are_learnt_as_well(command, tmp_path):
-  """Measured with two seeds: accuracies of both methods under every protocol within 0.005 of each other."""
+  """Measured with two seeds: accuracies under every protocol within 0.005 of each other."""
   arguments = (
     '--config=configs/digits.py:quick',
     '--config.train.epochs=15',
     '--config.train.num_evals=3',
-    "--config.controls=('concat+dropout',)",
+    '--config.controls=()',
   )
   accuracy = {}
   for dtype in ('float32', 'bfloat16'):
     process = command(*arguments, f'--config.model.dtype={dtype}', f'--workdir={tmp_path / dtype}')
     assert process.returncode == 0, process.stderr[-2000:]
-    methods = json.loads((tmp_path / dtype / 'results.json').read_text())['methods']
-    accuracy[dtype] = {
-      (name, protocol): result['summary']['accuracy']['mean']
-      for name in ('dream', 'concat+dropout')
-      for protocol, result in methods[name]['protocols'].items()
-    }
+    protocols = json.loads((tmp_path / dtype / 'results.json').read_text())['methods']['dream']['protocols']
+    accuracy[dtype] = {name: result['summary']['accuracy']['mean'] for name, result in protocols.items()}
   assert accuracy['float32'] != accuracy['bfloat16']
-  for case, wanted in accuracy['float32'].items():
-    np.testing.assert_allclose(accuracy['bfloat16'][case], wanted, atol=0.02, err_msg=str(case))
+  for protocol, wanted in accuracy['float32'].items():
+    np.testing.assert_allclose(accuracy['bfloat16'][protocol], wanted, atol=0.02, err_msg=protocol)

@@ -300,7 +300,7 @@ def get_config(variant=''):
 
 
 @pytest.mark.slow
-def test_killed_ten_times_at_random_the_results_are_the_same(tmp_path):
+def test_killed_at_random_times_the_results_are_the_same(tmp_path):
   config = tmp_path / 'killed.py'
   config.write_text(_KILLED)
   environment = {**os.environ, 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
@@ -318,7 +318,7 @@ def test_killed_ten_times_at_random_the_results_are_the_same(tmp_path):
   assert whole.returncode == 0, out
   length = time.monotonic() - began
   rng, kills = random.Random(0), 0
-  while kills < 10:
+  while kills < 5:
     process = start(tmp_path / 'killed')
     try:
       out = process.communicate(timeout=rng.uniform(0.15, 0.6) * length)[0]
