@@ -21,6 +21,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import bucket_world  # noqa: E402
+import compile_cache  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -64,7 +65,7 @@ class Command:
 
   def __init__(self, cache: Path):
     """`cache`: folder in which one process leaves what it compiled to the next."""
-    self._cache = {'JAX_COMPILATION_CACHE_DIR': str(cache), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2'}
+    self._cache = compile_cache.environment(cache)
 
   def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs it in the root of the repository."""

@@ -34,12 +34,10 @@ _SIZES = {'width': 8, 'hidden': 8}
 # multiclass have nothing in common; the other two tasks are built like one of them, and looked at with these methods
 # only. What a method makes of its latents does not depend on the task, so that three show regression for most.
 _FAST = ('dream', 'concat+dropout', 'late-mlp+dropout', 'hme', 'momke-blind', 'unimodal', 'oracle+dropout')
-_FAST_REGRESSION = ('dream', 'oracle+dropout', 'unimodal')
+_FAST_CASES = {(n, 'multiclass') for n in _FAST} | {(n, 'regression') for n in ('dream', 'oracle+dropout', 'unimodal')}
 _METHODS = [pytest.param(n, marks=[] if n in _FAST else [pytest.mark.slow]) for n in _TRAINED]
 _CASES = [
-  pytest.param(
-    n, t, marks=[] if n in {'multiclass': _FAST, 'regression': _FAST_REGRESSION}.get(t, ()) else [pytest.mark.slow]
-  )
+  pytest.param(n, t, marks=[] if (n, t) in _FAST_CASES else [pytest.mark.slow])
   for n in _TRAINED
   for t in TASKS
   if n in _FAST or t in ('multiclass', 'regression')

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import compile_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -247,18 +248,13 @@ _RUN = textwrap.dedent("""
 
 def _start(workdir, root):
   code = _RUN.format(tests=str(root / 'tests'), root=str(root))
-  environment = {
-    **os.environ,
-    'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
-  }
   return subprocess.Popen(
     [sys.executable, '-c', code, str(workdir)],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,
     cwd=root,
-    env=environment,
+    env={**os.environ, **compile_cache.environment(workdir.parent / 'compiled')},
   )
 
 
