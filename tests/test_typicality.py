@@ -21,13 +21,13 @@ def _spec(**kinds):
   return DatasetSpec('made', modalities, 'multiclass', 3, 'synthetic')
 
 
-def _vectors(n, seed, width=_WIDTH):
-  """Standardised features of which most of the variance lies in a fifth of the directions."""
+def _vectors(n, seed, width=_WIDTH, share=0.9):
+  """Standardised features of which a share of the variance lies in a fifth of the directions."""
   rng = np.random.default_rng(seed)
   mixing = np.random.default_rng(0).normal(size=(width // 5, width))
   mixing /= np.linalg.norm(mixing, axis=0)
   x = rng.normal(size=(n, width // 5)) @ mixing
-  return (np.sqrt(0.9) * x + np.sqrt(0.1) * rng.normal(size=(n, width))).astype(np.float32)
+  return (np.sqrt(share) * x + np.sqrt(1 - share) * rng.normal(size=(n, width))).astype(np.float32)
 
 
 def _sequences(n, seed, time=20, width=6):
@@ -108,6 +108,35 @@ def test_noise_in_a_sequence_is_told_by_its_neighbours_and_padding_is_not_read()
   assert _told(odds, _odds(modality, fit, blank, length)) > 0.99
   beyond = np.where(np.arange(20)[None, :, None] < length[:, None, None], real, 100.0).astype(np.float32)
   np.testing.assert_array_equal(odds, _odds(modality, fit, beyond, length))
+
+
+def test_slots_that_were_empty_before_training_are_no_content():
+  spec, zero = _spec(text=('vector', (100,))), np.linspace(-1, 1, 100, dtype=np.float32)
+  train, real = (_vectors(300, seed, 100, share=0.7) for seed in (1, 2))
+  train[::2] = zero
+  fit = fit_typicality(spec, {'text': train}, {'text': zero})['text']
+  odds = _odds(spec.modalities[0], fit, real)
+  assert np.median(odds) > 3
+  assert _told(odds, _odds(spec.modalities[0], fit, np.random.default_rng(3).normal(size=real.shape))) > 0.96
+  assert _odds(spec.modalities[0], fit, zero[None])[0] < -3
+
+
+def test_sequences_that_were_empty_before_training_are_no_content():
+  spec, zero = _spec(audio=('sequence', (20, 6))), np.full(6, 5.0, np.float32)
+  (train, length), (real, new_length) = _sequences(300, 1), _sequences(300, 2)
+  train[::2] = zero
+  train[np.arange(20)[None, :] >= length[:, None]] = 0.0  # Beyond the length there is nothing, not even raw zero.
+  fit = fit_typicality(spec, {'audio': train, 'audio_length': length}, {'audio': zero})['audio']
+  odds = _odds(spec.modalities[0], fit, real, new_length)
+  assert (odds < 0).mean() < 0.1
+  assert (_odds(spec.modalities[0], fit, np.broadcast_to(zero, real.shape), new_length) < -3).all()
+
+
+def test_a_modality_that_hardly_ever_holds_anything_is_not_fitted():
+  spec = _spec(text=('vector', (_WIDTH,)), pose=('vector', (_WIDTH,)))
+  zero = np.zeros(_WIDTH, np.float32)
+  features = {'text': _vectors(100, 1), 'pose': np.concatenate([_vectors(15, 2), np.tile(zero, (85, 1))])}
+  assert fit_typicality(spec, features, {'text': zero, 'pose': zero}).keys() == {'text'}
 
 
 def test_more_features_than_a_covariance_should_have():

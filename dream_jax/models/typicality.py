@@ -6,6 +6,9 @@ in thousands of steps; their closed form is there at step 0, when a small data s
 
 On the samples that a covariance was estimated from the energy is too small. So there are two estimates, each from half
 of the training samples, and the larger energy counts: for a training sample that of the half it is not in.
+
+Training data may be incomplete before anyone reads them. A slot of nothing but raw zeros is no content, which can be
+seen and need not be told; moments that count it in would make content look too large to be real.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,6 +26,7 @@ from dream_jax.spec import DatasetSpec, ModalitySpec
 _WIDEST = 512  # features; more are projected to so many before their covariance is estimated.
 _ROWS = 8192  # frames a half; more change nothing.
 _SAMPLES = 2048
+_FEWEST = 16  # slots that hold something; from fewer nothing is learnt.
 _SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 _FLOOR = 1e-4  # of energies, whose logarithm is taken.
 _NARROWEST = 0.15  # standard deviation of a logarithm: classes of one point have none.
@@ -76,7 +80,9 @@ _statistics = jax.jit(statistics, static_argnums=0)
 def fit_typicality(
   spec: DatasetSpec, features: Mapping[str, np.ndarray], zero: Mapping[str, np.ndarray], seed: int = 0
 ) -> dict[str, Any]:
-  """Parameters of every modality's `Typicality`, {name: {'probes', 'blank', 'classes'}}; tokens have none.
+  """Parameters of every modality's `Typicality`, {name: {'probes', 'blank', 'classes'}}.
+
+  Tokens have none, and neither has a modality of which hardly any sample holds anything.
 
   Args:
     spec: modalities.
@@ -85,7 +91,8 @@ def fit_typicality(
     seed: of probes and noise.
   """
   rng = np.random.default_rng(seed)
-  return {m.name: _fit(m, features, np.asarray(zero[m.name], np.float32), rng) for m in sensed(spec)}
+  fits = {m.name: _fit(m, features, np.asarray(zero[m.name], np.float32), rng) for m in sensed(spec)}
+  return {name: fit for name, fit in fits.items() if fit is not None}
 
 
 def sensed(spec: DatasetSpec) -> Iterator[ModalitySpec]:
@@ -102,10 +109,14 @@ def _width(modality: ModalitySpec) -> int:
   return 3 * modality.shape[-1] if modality.has_length else int(np.prod(modality.shape))
 
 
-def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray]:
+def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] | None:
   chosen = rng.permutation(len(features[modality.name]))[:_SAMPLES]
   x = np.asarray(features[modality.name][chosen], np.float32)
   length = np.asarray(features[modality.length_name][chosen]) if modality.has_length else None
+  full = ~_empty(x, length, zero)
+  if full.sum() < _FEWEST:
+    return None
+  x, length = x[full], None if length is None else length[full]
   halves = [_frames(modality, x[h::2], None if length is None else length[h::2], rng) for h in (0, 1)]
   number = _num_probes(modality)
   probes = np.stack([_probes(halves[h], halves[1 - h], number, rng) for h in (0, 1)])
@@ -119,6 +130,13 @@ def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray]:
     'blank': blank,
     'classes': np.stack([np.stack([np.mean(c, 0), np.std(c, 0)]) for c in classes]).astype(np.float32),
   }
+
+
+def _empty(x: np.ndarray, length: np.ndarray | None, zero: np.ndarray) -> np.ndarray:
+  """Which slots [n] are raw zero in every feature of every frame."""
+  if length is None:
+    return (x == zero).reshape(len(x), -1).all(1)
+  return ((x == zero).all(-1) | (np.arange(x.shape[1]) >= length[:, None])).all(1)
 
 
 def _frames(modality: ModalitySpec, x: np.ndarray, length: np.ndarray | None, rng) -> np.ndarray:
