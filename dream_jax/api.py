@@ -34,8 +34,9 @@ class Apply:
     apply: (params, inputs, *, train=False, rngs=None) -> Outputs; `inputs` are standardised, name -> [B, ...]. Jit it,
       vmap it over parameters, differentiate it.
     init: (key, features=None, zero=None) -> params. `features` are the standardised training features [n, ...] and
-      lengths, `zero` says where raw zero lies after standardising (name -> [D], 0 if absent): what DREAM knows of real
-      content before training, which every training of ours starts from. Without them it starts from nothing.
+      lengths, `zero` says where raw zero lies after standardising (name -> [D], 0 if absent; slots that hold nothing
+      else are no content): what DREAM knows of real content before training, which every training of ours starts from.
+      Without them, or with fewer than 16 samples of a modality, it starts from nothing.
     spec: the modalities and the task it was made for.
   """
 

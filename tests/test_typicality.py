@@ -126,6 +126,7 @@ def test_sequences_that_were_empty_before_training_are_no_content():
   (train, length), (real, new_length) = _sequences(300, 1), _sequences(300, 2)
   train[::2] = zero
   train[np.arange(20)[None, :] >= length[:, None]] = 0.0  # Beyond the length there is nothing, not even raw zero.
+  train[1, 0] = zero  # One frame of a sample that holds more.
   fit = fit_typicality(spec, {'audio': train, 'audio_length': length}, {'audio': zero})['audio']
   odds = _odds(spec.modalities[0], fit, real, new_length)
   assert (odds < 0).mean() < 0.1
@@ -137,6 +138,25 @@ def test_a_modality_that_hardly_ever_holds_anything_is_not_fitted():
   zero = np.zeros(_WIDTH, np.float32)
   features = {'text': _vectors(100, 1), 'pose': np.concatenate([_vectors(15, 2), np.tile(zero, (85, 1))])}
   assert fit_typicality(spec, features, {'text': zero, 'pose': zero}).keys() == {'text'}
+
+
+def test_a_rare_modality_of_many_samples_is_fitted():
+  spec, zero = _spec(text=('vector', (_WIDTH,))), np.zeros(_WIDTH, np.float32)
+  train = np.tile(zero, (20_000, 1))
+  train[::100] = _vectors(200, 1)
+  fit = fit_typicality(spec, {'text': train}, {'text': zero})['text']
+  assert np.median(_odds(spec.modalities[0], fit, _vectors(300, 2))) > 3
+
+
+def test_an_image_is_empty_where_every_channel_is_raw_zero():
+  spec, zero = _spec(face=('image', (8, 8, 3))), np.array([-1.0, 0.0, 2.0], np.float32)
+  train, real = (_vectors(300, seed, 192).reshape(-1, 8, 8, 3) for seed in (1, 2))
+  fit = fit_typicality(spec, {'face': train}, {'face': zero})['face']
+  half = np.concatenate([train, np.broadcast_to(zero, train.shape)])
+  again = fit_typicality(spec, {'face': half}, {'face': zero})['face']
+  for this in (fit, again):
+    assert np.median(_odds(spec.modalities[0], this, real)) > 3
+  np.testing.assert_allclose(again['classes'][0], fit['classes'][0], atol=0.1)
 
 
 def test_more_features_than_a_covariance_should_have():

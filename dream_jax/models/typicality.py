@@ -27,6 +27,7 @@ _WIDEST = 512  # features; more are projected to so many before their covariance
 _ROWS = 8192  # frames a half; more change nothing.
 _SAMPLES = 2048
 _FEWEST = 16  # slots that hold something; from fewer nothing is learnt.
+_CHUNK = 1024  # slots looked at at a time.
 _SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 _FLOOR = 1e-4  # of energies, whose logarithm is taken.
 _NARROWEST = 0.15  # standard deviation of a logarithm: classes of one point have none.
@@ -82,7 +83,7 @@ def fit_typicality(
 ) -> dict[str, Any]:
   """Parameters of every modality's `Typicality`, {name: {'probes', 'blank', 'classes'}}.
 
-  Tokens have none, and neither has a modality of which hardly any sample holds anything.
+  Tokens have none, and neither has a modality that fewer than 16 samples hold anything of.
 
   Args:
     spec: modalities.
@@ -110,13 +111,14 @@ def _width(modality: ModalitySpec) -> int:
 
 
 def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] | None:
-  chosen = rng.permutation(len(features[modality.name]))[:_SAMPLES]
-  x = np.asarray(features[modality.name][chosen], np.float32)
-  length = np.asarray(features[modality.length_name][chosen]) if modality.has_length else None
-  full = ~_empty(x, length, zero)
+  everything = features[modality.name]
+  length = np.asarray(features[modality.length_name]) if modality.has_length else None
+  full = ~_empty(everything, length, zero)
   if full.sum() < _FEWEST:
     return None
-  x, length = x[full], None if length is None else length[full]
+  order = rng.permutation(len(everything))
+  chosen = order[full[order]][:_SAMPLES]
+  x, length = np.asarray(everything[chosen], np.float32), None if length is None else length[chosen]
   halves = [_frames(modality, x[h::2], None if length is None else length[h::2], rng) for h in (0, 1)]
   number = _num_probes(modality)
   probes = np.stack([_probes(halves[h], halves[1 - h], number, rng) for h in (0, 1)])
@@ -134,9 +136,13 @@ def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] |
 
 def _empty(x: np.ndarray, length: np.ndarray | None, zero: np.ndarray) -> np.ndarray:
   """Which slots [n] are raw zero in every feature of every frame."""
-  if length is None:
-    return (x == zero).reshape(len(x), -1).all(1)
-  return ((x == zero).all(-1) | (np.arange(x.shape[1]) >= length[:, None])).all(1)
+  empty = np.empty(len(x), bool)
+  for i in range(0, len(x), _CHUNK):  # No second copy of a data set that may fill half the memory.
+    same = (np.asarray(x[i : i + _CHUNK], np.float32) == zero).all(-1)
+    if length is not None:
+      same |= np.arange(x.shape[1]) >= length[i : i + _CHUNK, None]
+    empty[i : i + _CHUNK] = same.reshape(len(same), -1).all(1)
+  return empty
 
 
 def _frames(modality: ModalitySpec, x: np.ndarray, length: np.ndarray | None, rng) -> np.ndarray:
