@@ -142,10 +142,12 @@ def test_a_modality_that_hardly_ever_holds_anything_is_not_fitted():
 
 def test_a_rare_modality_of_many_samples_is_fitted():
   spec, zero = _spec(text=('vector', (_WIDTH,))), np.zeros(_WIDTH, np.float32)
-  train = np.tile(zero, (20_000, 1))
-  train[::100] = _vectors(200, 1)
+  train = np.tile(zero, (50_000, 1))
+  train[::500] = _vectors(100, 1)
   fit = fit_typicality(spec, {'text': train}, {'text': zero})['text']
-  assert np.median(_odds(spec.modalities[0], fit, _vectors(300, 2))) > 3
+  odds, noise = _odds(spec.modalities[0], fit, _vectors(300, 2)), np.random.default_rng(3).normal(size=(300, _WIDTH))
+  assert np.median(odds) > 3
+  assert _told(odds, _odds(spec.modalities[0], fit, noise)) > 0.99
 
 
 def test_an_image_is_empty_where_every_channel_is_raw_zero():
