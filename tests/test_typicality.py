@@ -150,6 +150,14 @@ def test_a_rare_modality_of_many_samples_is_fitted():
   assert _told(odds, _odds(spec.modalities[0], fit, noise)) > 0.99
 
 
+def test_a_single_number_may_be_zero():
+  spec, x = _spec(level=('vector', (1,))), np.random.default_rng(1).normal(size=(200, 1)).astype(np.float32)
+  x[::2] = 0.0
+  fit = fit_typicality(spec, {'level': x}, {'level': np.zeros(1, np.float32)})['level']
+  found = statistics(spec.modalities[0], jnp.asarray(x), None, fit['probes'], fit['blank'])
+  np.testing.assert_allclose(fit['classes'][0, 0], np.asarray(found).mean(0), rtol=1e-4)
+
+
 def test_an_image_is_empty_where_every_channel_is_raw_zero():
   spec, zero = _spec(face=('image', (8, 8, 3))), np.array([-1.0, 0.0, 2.0], np.float32)
   train, real = (_vectors(300, seed, 192).reshape(-1, 8, 8, 3) for seed in (1, 2))

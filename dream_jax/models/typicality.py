@@ -113,7 +113,7 @@ def _width(modality: ModalitySpec) -> int:
 def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] | None:
   everything = features[modality.name]
   length = np.asarray(features[modality.length_name]) if modality.has_length else None
-  full = ~_empty(everything, length, zero)
+  full = ~_empty(modality, everything, length, zero)
   if full.sum() < _FEWEST:
     return None
   order = rng.permutation(len(everything))
@@ -134,9 +134,11 @@ def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] |
   }
 
 
-def _empty(x: np.ndarray, length: np.ndarray | None, zero: np.ndarray) -> np.ndarray:
-  """Which slots [n] are raw zero in every feature of every frame."""
-  empty = np.empty(len(x), bool)
+def _empty(modality: ModalitySpec, x: np.ndarray, length: np.ndarray | None, zero: np.ndarray) -> np.ndarray:
+  """Which slots [n] are raw zero in every feature of every frame; none if a slot is one number, which may be zero."""
+  empty = np.zeros(len(x), bool)
+  if _width(modality) == 1:
+    return empty
   for i in range(0, len(x), _CHUNK):  # No second copy of a data set that may fill half the memory.
     same = (np.asarray(x[i : i + _CHUNK], np.float32) == zero).all(-1)
     if length is not None:
