@@ -12,7 +12,7 @@ import numpy as np
 
 from dream_jax import workdirs
 from dream_jax.calibration import Calibration
-from dream_jax.checkpoints import Checkpoints
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder
 from dream_jax.config_guard import read_config
 from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
@@ -116,7 +116,7 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
   finished = workdirs.read_method(workdir, name)
   scores = np.reshape(finished.facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
   index = int(np.argmax(scores)) if seed is None else recipe.seeds.index(seed)
-  with Checkpoints(f'{workdir}/checkpoints/{name}', read_only=True) as checkpoints:
+  with Checkpoints(checkpoint_folder(workdir, name), read_only=True) as checkpoints:
     found = checkpoints.restore_best()
   if found is None:
     raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')

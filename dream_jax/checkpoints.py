@@ -31,6 +31,11 @@ _STATE, _BEST = 'state', 'best'
 _SEAL = 'sha256.json'
 
 
+def checkpoint_folder(workdir: str, method: str) -> str:
+  """`Checkpoints` of a method: where the states and the selected parameters of a method lie."""
+  return f'{workdir}/checkpoints/{storage.without_wildcards(method)}'
+
+
 class _Manager(ocp.CheckpointManager):
   """Orbax's, that does not ask whether SIGTERM has come.
 
@@ -149,6 +154,8 @@ class Checkpoints:
     if write and self._read_only:
       raise ValueError(f'{self._directory} was opened read-only')
     if kind not in self._managers:
+      if write:
+        storage.refuse_wildcards(self._directory)
       _quieten_orbax()
       options = ocp.CheckpointManagerOptions(
         max_to_keep=self._max_to_keep if kind == _STATE else 1,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from dream_jax import storage
 from dream_jax.errors import UserError
@@ -14,6 +15,19 @@ from dream_jax.parallel import hosts
 from dream_jax.writers import plain, write_json
 
 CONFIG_FILE = 'config.json'
+
+
+def check_place(workdir: str | os.PathLike[str]) -> epath.Path:
+  """The workdir as a place to write to.
+
+  Raises:
+    UserError: it is a file, or checkpoints below it could not be read.
+  """
+  folder = storage.place(workdir)
+  if folder.exists() and not folder.is_dir():
+    raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
+  storage.refuse_wildcards(folder)
+  return folder
 
 
 def check_workdir(
@@ -31,9 +45,7 @@ def check_workdir(
     UserError: the workdir is a file, cannot be made or holds a study, its config.json cannot be read, or the configs
       differ; the fields are named.
   """
-  folder = storage.place(workdir)
-  if folder.exists() and not folder.is_dir():
-    raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
+  folder = check_place(workdir) if write else storage.place(workdir)
   if (folder / LEDGER_FILE).exists():
     raise UserError(f'{folder} holds a study; go on with --mode=study, or choose another --workdir')
   new = plain(config)

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from dream_jax import storage, workdirs
-from dream_jax.checkpoints import Checkpoints
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder
 from dream_jax.comparisons import compare
 from dream_jax.config_guard import CONFIG_FILE, check_shared, check_workdir
 from dream_jax.data.datasets import Dataset, load_dataset
@@ -138,7 +138,7 @@ class Workbench:
     Raises:
       UserError: the workdir holds none.
     """
-    with Checkpoints(f'{workdir}/checkpoints/{method.name}', read_only=True) as checkpoints:
+    with Checkpoints(checkpoint_folder(workdir, method.name), read_only=True) as checkpoints:
       programs = self.trainer(method).programs
       found = checkpoints.restore_best(programs.abstract_state.params)
     if found is None:

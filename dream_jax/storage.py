@@ -60,6 +60,26 @@ def place(path: str | os.PathLike[str]) -> epath.Path:
   return epath.Path(text)
 
 
+def without_wildcards(name: str) -> str:
+  """The name of a method as that of a folder: dream[model.assess=False] becomes dream(model.assess=False).
+
+  Orbax looks for the parts of a save by `glob`. Where a folder above them has brackets in its name it finds none, says
+  so to nobody, and the finished save cannot be read.
+  """
+  return name.translate(str.maketrans('[]*?/', '()___'))
+
+
+def refuse_wildcards(path: str | os.PathLike[str]) -> None:
+  """Raises UserError where checkpoints could not be read again, see `without_wildcards`."""
+  whole = os.fspath(path) if in_bucket(path) else os.path.abspath(path)
+  found = sorted(set(whole) & set('[*?'))
+  if found:
+    raise UserError(
+      f'{whole} has {" and ".join(found)} in its name, which checkpoints cannot: they would be taken for wildcards; '
+      'choose another --workdir'
+    )
+
+
 def write(path: str | os.PathLike[str], content: bytes) -> None:
   """Puts the whole content in the place of the file, or leaves the old file as it is; makes the folder.
 

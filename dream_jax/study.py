@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from dream_jax import storage, workdirs
-from dream_jax.config_guard import CONFIG_FILE, check_shared
+from dream_jax.checkpoints import checkpoint_folder
+from dream_jax.config_guard import CONFIG_FILE, check_place, check_shared
 from dream_jax.data.datasets import Dataset, load_dataset
 from dream_jax.data.prepare import prepare
 from dream_jax.data.protocols import conditions
@@ -214,7 +215,8 @@ class _Engine:
     return run_key(unit, self._recipe, self._regimes[unit.regime], self._data_key, chosen)
 
   def _folder(self, unit: Unit, key: str) -> str:
-    name = f'{unit.method}@{"search" if unit.search else unit.regime.replace("/", "-")}-{key[:12]}'
+    method = storage.without_wildcards(unit.method)
+    name = f'{method}@{"search" if unit.search else unit.regime.replace("/", "-")}-{key[:12]}'
     return os.path.join(self._workdir, 'runs', name)
 
   def _workbench(self, name: str) -> Workbench:
@@ -232,11 +234,11 @@ class _Engine:
     method, bench, folder = find_method(unit.method), self._workbench(unit.regime), self._folder(unit, key)
     if unit.search:
       facts = self._search(method, bench, folder)
-      _keep(folder, method.name, facts, [], rest='checkpoints')
+      _keep(folder, method.name, facts, [], rest=f'{folder}/checkpoints')
       return {'chosen': facts['chosen']}
     facts, rows = self._train(method, bench, folder)
     # What training resumes from is several times the size of what it selected.
-    _keep(folder, method.name, facts, rows, rest=os.path.join('checkpoints', method.name, 'state'))
+    _keep(folder, method.name, facts, rows, rest=f'{checkpoint_folder(folder, method.name)}/state')
     return {'train_seconds': facts['train_seconds'], 'compile_seconds': facts['compile_seconds']}
 
   def _search(self, method: Method, bench: Workbench, folder: str) -> dict[str, Any]:
@@ -315,10 +317,10 @@ def draw_points(recipe: Recipe) -> list[dict[str, float]]:
 
 
 def _keep(folder: str, method: str, facts: dict[str, Any], rows: list[Any], *, rest: str) -> None:
-  """Writes the results of a run and drops the rest of it."""
+  """Writes the results of a run and drops the folder with the rest of it."""
   if hosts.is_main():
     workdirs.write_method(folder, method, facts, rows)
-    storage.remove_folder(os.path.join(folder, rest))
+    storage.remove_folder(rest)
 
 
 def _load(recipe: Recipe) -> Dataset:
@@ -336,9 +338,7 @@ def _load(recipe: Recipe) -> Dataset:
 
 def _check_folder(workdir: str) -> None:
   """Refuses a workdir of another mode: its config and results would be overwritten."""
-  folder = storage.place(workdir)
-  if folder.exists() and not folder.is_dir():
-    raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
+  folder = check_place(workdir)
   if (folder / CONFIG_FILE).exists() and not (folder / LEDGER_FILE).exists():
     raise UserError(f'{folder} was made by another mode than study; choose another --workdir')
 

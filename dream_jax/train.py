@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax.checkpoints import Checkpoints
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.errors import Preempted
@@ -205,8 +205,7 @@ class Trainer:
       workdir: folder of the run.
       max_steps: stop early, after a whole call; tests use it as a planned interruption.
     """
-    directory = f'{workdir}/checkpoints/{self.method.name}'
-    with Checkpoints(directory) as checkpoints:
+    with Checkpoints(checkpoint_folder(workdir, self.method.name)) as checkpoints:
       abstract = self.programs.abstract_state
       found = checkpoints.restore_latest(dataclasses.replace(abstract, peeked=abstract.best) if self.peek else abstract)
       state = self.first_state() if found is None else found[1]

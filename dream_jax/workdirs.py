@@ -161,7 +161,7 @@ def read_predictor_parts(workdir: str) -> PredictorParts:
 
 
 def _method_file(workdir: str, method: str) -> epath.Path:
-  return storage.place(workdir) / 'methods' / f'{method}.json'
+  return storage.place(workdir) / 'methods' / f'{storage.without_wildcards(method)}.json'
 
 
 def _write_arrays(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:

@@ -91,7 +91,7 @@ class MetricsWriter:
     if tensorboard:
       from tensorboardX import SummaryWriter
 
-      folder = storage.place(workdir) / TENSORBOARD_FOLDER / method.replace(os.sep, '_')
+      folder = storage.place(workdir) / TENSORBOARD_FOLDER / storage.without_wildcards(method)
       self._folder = storage.Mirror(folder)
       # purge_step tells TensorBoard to forget what an earlier, killed run wrote from that step on.
       self._events = SummaryWriter(str(self._folder.local), purge_step=resume_step + 1, flush_secs=30)

@@ -18,7 +18,7 @@ import pytest
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dream_jax.checkpoints import Checkpoints
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder
 from dream_jax.errors import Preempted, UserError
 from dream_jax.parallel import hosts
 
@@ -68,6 +68,32 @@ def test_latest_state_comes_back_to_the_bit_and_old_ones_go(tmp_path):
   assert isinstance(state, State)
   assert not state.step.weak_type
   _assert_equal(state, _state(30))
+
+
+@pytest.mark.parametrize('method', ["dream[inject.fills=('zeros',), model.assess=False]", 'dream[a=*, b=?, c=x/y]'])
+def test_methods_with_settings_of_their_own_come_back(tmp_path, method):
+  """Orbax finds the parts of a save by `glob`, and takes brackets in the names of folders for wildcards."""
+  folder = checkpoint_folder(str(tmp_path), method)
+  assert Path(folder).parent == tmp_path / 'checkpoints'
+  with Checkpoints(folder) as checkpoints:
+    checkpoints.save(10, _state(10))
+    checkpoints.save_best(10, _state(11).params)
+  with Checkpoints(folder, read_only=True) as checkpoints:
+    _assert_equal(checkpoints.restore_latest(_abstract(_state(0)))[1], _state(10))
+    _assert_equal(checkpoints.restore_best(_abstract(_state(0).params))[1], _state(11).params)
+
+
+@pytest.mark.parametrize('name', ['runs[1]', 'what?', 'a*'])
+def test_a_folder_whose_saves_could_not_be_read_is_not_written_to(tmp_path, name):
+  with Checkpoints(tmp_path / name / 'dream') as checkpoints, pytest.raises(UserError, match='taken for wildcards'):
+    checkpoints.save(10, _state(10))
+  assert not (tmp_path / name).exists()
+  # What was saved elsewhere and moved here is whole.
+  with Checkpoints(tmp_path / 'before') as checkpoints:
+    checkpoints.save(10, _state(10))
+  (tmp_path / 'before').rename(tmp_path / name)
+  with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
+    _assert_equal(checkpoints.restore_latest(_abstract(_state(0)))[1], _state(10))
 
 
 def test_step_that_is_there_stays_and_an_earlier_one_is_refused(tmp_path):

@@ -88,6 +88,17 @@ def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, st
   assert (tmp_path / 'metrics.jsonl').read_bytes() == (workdir / 'metrics.jsonl').read_bytes()
 
 
+def test_a_method_with_settings_of_its_own_continues_too(prepared, tmp_path, capsys):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, '_CALL_BYTES', 5000)
+    _compile_fast(patch)
+    trainer = _trainer('concat+dropout[optimizer.learning_rate=0.01]', small_recipe(mesh__seed=2), prepared)
+  trainer.run(str(tmp_path), max_steps=4)
+  result = trainer.run(str(tmp_path))
+  assert 'concat+dropout[optimizer.learning_rate=0.01]: continues at step 4 of 12' in capsys.readouterr().out
+  _assert_equal(result.best, trainer.run(str(tmp_path)).best)
+
+
 def test_what_has_a_closed_form_is_there_for_every_seed_and_stays(trainer, prepared, whole):
   fitted = Dream(prepared.spec).fitted(prepared.splits['train'].features, prepared.zero)
   known = fitted['recogniser']['detector']
