@@ -29,6 +29,7 @@ def get_default() -> Any:
   config.model.dropout = 0.2  # on latents
   config.model.head_dropout = 0.3  # inside prediction heads
   config.model.dtype = 'float32'  # of encoders and attention over tokens: 'float32' or 'bfloat16'; all else is float32
+  config.model.evidence_scale = 1.0  # of what unimodal heads say: the smaller, the slower they learn
   config.model.recognise = True  # estimate which slots hold real content
   config.model.agreement = True  # let modalities testify about each other
   config.model.typicality = True  # know the second moments of real features before training

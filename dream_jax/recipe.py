@@ -236,6 +236,7 @@ def _checked(recipe: Recipe) -> Recipe:
   for field, value in (
     ('optimizer.learning_rate', o.learning_rate),
     ('optimizer.clip_norm', o.clip_norm),
+    ('model.evidence_scale', m.evidence_scale),
     ('model.gate_temperature', m.gate_temperature),
   ):
     _require(value > 0, field, value, 'more than 0')

@@ -354,6 +354,33 @@ def test_one_modality_alone_has_no_agreement_to_show():
   assert np.abs(wanted).max() > 0.05
 
 
+def test_heads_speak_as_loud_as_the_scale_says():
+  """With the same parameters evidence is a tenth, wherever it is read."""
+  loud, params, before, _, _ = _ablated('full')
+  inputs = _inputs(loud.spec)
+  quiet = Dream(loud.spec, DreamSettings(**_SIZES, evidence_scale=0.1))
+
+  def read(params):
+    trace = quiet.apply({'params': params}, inputs, train=False, method='trace')
+    return trace, quiet.apply({'params': params}, trace.outputs.latents, method='unimodal')
+
+  trace, alone = jit(read)(params)
+  np.testing.assert_allclose(trace.unimodal_evidence, 0.1 * before.unimodal_evidence, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(trace.outputs.unimodal_predictions, alone, rtol=1e-4, atol=1e-6)
+  assert not np.allclose(trace.outputs.prediction, before.outputs.prediction, atol=1e-3)
+
+
+def test_the_scale_is_of_what_heads_say_and_not_of_the_precision_that_follows():
+  spec = small_spec('regression', names=('face', 'pose'))
+  model, inputs = Dream(spec, DreamSettings(**_SIZES, evidence_scale=1e-6)), _inputs(spec)
+
+  def precision(key):
+    params = model.init(key, inputs)['params']
+    return model.apply({'params': params}, inputs, train=False, method='trace').unimodal_evidence[..., 1]
+
+  np.testing.assert_allclose(jit(precision)(jax.random.key(0)), np.log(2.0), rtol=1e-3)  # softplus(0)
+
+
 def test_task_loss_cannot_bend_presence_or_shares():
   spec = small_spec(names=('face', 'pose'))
   model, params, _, _, _ = _ablated('full')

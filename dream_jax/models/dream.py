@@ -41,6 +41,7 @@ class DreamSettings(Sizes):
   """Sizes and switches of DREAM; every part can be turned off for an ablation.
 
   Attributes:
+    evidence_scale: what unimodal heads say is multiplied by this; the smaller, the slower they learn.
     recognise: whether presence is estimated; without it every slot counts as real.
     agreement: whether recognition lets modalities testify about each other.
     typicality: whether recognition knows the second moments of real features before training.
@@ -58,6 +59,7 @@ class DreamSettings(Sizes):
       'posterior' mixes the predictions of all coalitions by their posterior probability.
   """
 
+  evidence_scale: float = 1.0
   recognise: bool = True
   agreement: bool = True
   typicality: bool = True
@@ -138,16 +140,22 @@ class Dream(Model):
     """Latents [B, M, D]."""
     return self.encoders(inputs, train=train)
 
+  def testify(self, z: jax.Array) -> jax.Array:
+    """Evidence [B, M, K] of each latent [B, M, D]."""
+    # Steps of the optimiser have one size whatever the gradient: the smaller the scale, the more the perceptron of the
+    # fusion learns before the heads do.
+    return evidence.from_raw(self.spec, self.sizes.evidence_scale * self.heads(z))
+
   def unimodal(self, z: jax.Array) -> jax.Array:
     """Predictions [B, M, C] of each latent [B, M, D] by itself."""
-    return evidence.predict(self.spec, self.prior, evidence.from_raw(self.spec, self.heads(z)))
+    return evidence.predict(self.spec, self.prior, self.testify(z))
 
   def trace(self, inputs: Inputs, *, train: bool) -> Trace:
     """The forward pass with its intermediate values."""
     s, m = self.sizes, self.spec.num_modalities
     # Encode. Each modality also predicts the target by itself: its evidence.
     z = self.encode(inputs, train=train)
-    eta = evidence.from_raw(self.spec, self.heads(z))
+    eta = self.testify(z)
     batch = z.shape[0]
     coalitions = jnp.asarray(coalition_matrix(m), z.dtype)
     weights = jnp.broadcast_to(coalitions, (batch, *coalitions.shape))
