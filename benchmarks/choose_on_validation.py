@@ -1,13 +1,13 @@
 r"""Variants of methods compared without reading the test split: how settings are chosen here.
 
   python benchmarks/choose_on_validation.py --config=configs/ablation.py [--config.FIELD=VALUE ...] [--draws=3]
-      [--fold=K] dream 'dream[model.sharpness=2.0]' concat+dropout
+      [--fold=K] [--by-condition] dream 'dream[model.sharpness=2.0]' concat+dropout
 
 trains each with all seeds of the config, selects as always, and evaluates on the validation samples, under protocols of
 the config and with draws of missingness that neither training nor selection saw. What was selected on these samples is
 a little too good on them, for every variant alike. `--fold=K`, 0 to 4, is for data whose validation split is small:
 training and validation samples are mixed and divided anew, a fifth to compare on and a fifth to select on; what shares
-a video stays together.
+a video stays together. `--by-condition` prints a column for each condition of a protocol: which modality is foreign.
 
 Prints the mean over seeds and the difference from the first with twice its standard error over seeds, samples fixed.
 """
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
   parser.add_argument('methods', nargs='+')
   parser.add_argument('--draws', type=int, default=3, help='draws of missingness that are averaged')
   parser.add_argument('--fold', type=int, choices=range(5))
+  parser.add_argument('--by-condition', action='store_true', help='no means over the conditions of a protocol')
   options, rest = parser.parse_known_args(arguments)
   try:
     compare(flags.parse([sys.argv[0], *rest]).config, options)
@@ -46,6 +47,7 @@ def compare(config, options) -> None:
   from dream_jax import experiment  # JAX counts the cores when it is imported, which is why it waits.
   from dream_jax.data.folds import refolded
   from dream_jax.data.prepare import prepare
+  from dream_jax.data.protocols import conditions
   from dream_jax.evaluate import evaluate_method
   from dream_jax.metrics import primary_metric
   from dream_jax.models.registry import find_method
@@ -66,7 +68,14 @@ def compare(config, options) -> None:
   bench, metric = experiment.Workbench(recipe, prepared), primary_metric(prepared.spec)[0]
   print(f'{metric}, {len(prepared.splits[split])} samples, {recipe.num_seeds} seeds: mean, difference from the first')
   width = max(map(len, options.methods))
-  print(' ' * width + ''.join(f'{protocol:>24s}' for protocol in protocols), flush=True)
+  columns = {protocol: (protocol, slice(None)) for protocol in protocols}
+  if options.by_condition:
+    columns = {
+      f'{protocol} {condition.name}': (protocol, slice(i, i + 1))
+      for protocol in protocols
+      for i, condition in enumerate(conditions(protocol, prepared.spec))
+    }
+  print(' ' * width + ''.join(f'{title:>25s}' for title in columns), flush=True)
   first: dict[str, np.ndarray] = {}
   for name, method in zip(options.methods, methods, strict=True):
     trainer = bench.trainer(method)
@@ -79,13 +88,13 @@ def compare(config, options) -> None:
         method, trainer.programs.predictor, params, bench.feed.inputs, protocols, split=split, **reading
       )[0]
       for protocol, entry in row.protocols.items():
-        scores.setdefault(protocol, []).append(100 * np.asarray(entry['metrics'][metric]).mean(0))
+        scores.setdefault(protocol, []).append(100 * np.asarray(entry['metrics'][metric]))  # [conditions, S]
     line = name.ljust(width)
-    for protocol in protocols:
-      score = np.mean(scores[protocol], 0)
-      difference = score - first.setdefault(protocol, score)
+    for title, (protocol, part) in columns.items():
+      score = np.mean(scores[protocol], 0)[part].mean(0)
+      difference = score - first.setdefault(title, score)
       error = 2 * difference.std(ddof=1) / len(score) ** 0.5 if len(score) > 1 else float('nan')
-      line += f'{score.mean():9.2f} {difference.mean():+6.2f} ± {error:.2f} '
+      line += f'{score.mean():11.2f} {difference.mean():+6.2f} ± {error:4.2f}'
     print(line, flush=True)
 
 
