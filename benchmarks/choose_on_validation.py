@@ -75,7 +75,7 @@ def compare(config, options) -> None:
       for protocol in protocols
       for i, condition in enumerate(conditions(protocol, prepared.spec))
     }
-  print(' ' * width + ''.join(f'{title:>25s}' for title in columns), flush=True)
+  print(' ' * width + ''.join(f' {title:>25s}' for title in columns), flush=True)
   first: dict[str, np.ndarray] = {}
   for name, method in zip(options.methods, methods, strict=True):
     trainer = bench.trainer(method)
@@ -94,7 +94,7 @@ def compare(config, options) -> None:
       score = np.mean(scores[protocol], 0)[part].mean(0)
       difference = score - first.setdefault(title, score)
       error = 2 * difference.std(ddof=1) / len(score) ** 0.5 if len(score) > 1 else float('nan')
-      line += f'{score.mean():11.2f} {difference.mean():+6.2f} ± {error:4.2f}'
+      line += f' {score.mean():11.2f} {difference.mean():+6.2f} ± {error:4.2f}'
     print(line, flush=True)
 
 

@@ -38,7 +38,8 @@ def _start(arguments: flags.Arguments) -> None:
   from dream_jax.parallel import cores, hosts
 
   storage.place(arguments.workdir)
-
+  if arguments.mode != 'evaluate':  # Which only reads checkpoints.
+    storage.refuse_wildcards(arguments.workdir)
   if arguments.cluster is None:
     cores.split_for(arguments.config)
   hosts.start(arguments.cluster)

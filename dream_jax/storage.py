@@ -75,8 +75,8 @@ def refuse_wildcards(path: str | os.PathLike[str]) -> None:
   found = sorted(set(whole) & set('[*?'))
   if found:
     raise UserError(
-      f'{whole} has {" and ".join(found)} in its name, which checkpoints cannot: they would be taken for wildcards; '
-      'choose another --workdir'
+      f'{whole} contains {", ".join(found)}, which the library that saves checkpoints takes for wildcards: what it '
+      'saves there could not be read again; choose a --workdir whose whole path has no *, ? or ['
     )
 
 

@@ -183,6 +183,14 @@ def test_workdir_that_cannot_be_made_is_refused(command, tmp_path, workdir):
   assert (tmp_path / 'file').read_text() == 'mine'
 
 
+@pytest.mark.parametrize('mode', ['train', 'study'])
+def test_workdir_with_wildcards_is_refused_before_anything_is_read(tmp_path, capfd, mode):
+  code = main.main(['main', '--config=configs/digits.py:quick', f'--mode={mode}', f'--workdir={tmp_path}/runs[1]/x'])
+  assert code == 2
+  assert f'{tmp_path}/runs[1]/x contains [, which' in capfd.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('mode', ['train', 'evaluate'])
 def test_damaged_checkpoint_is_refused_and_left_alone(command, copied, mode):

@@ -142,8 +142,7 @@ class Dream(Model):
 
   def testify(self, z: jax.Array) -> jax.Array:
     """Evidence [B, M, K] of each latent [B, M, D]."""
-    # Steps of the optimiser have one size whatever the gradient: the smaller the scale, the more the perceptron of the
-    # fusion learns before the heads do.
+    # Steps of the optimiser have one size whatever the gradient: the smaller the scale, the slower heads learn.
     return evidence.from_raw(self.spec, self.sizes.evidence_scale * self.heads(z))
 
   def unimodal(self, z: jax.Array) -> jax.Array:
