@@ -56,10 +56,15 @@ class Checkpoints:
     directory: folder of this method's checkpoints; made by the first save.
     max_to_keep: how many states stay.
     read_only: True never makes, removes or writes anything, so it is safe beside a run that is still training.
+
+  Raises:
+    UserError: what would be saved in this folder could not be read again, see `storage.refuse_wildcards`.
   """
 
   def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int = 2, read_only: bool = False):
     self._directory = storage.place(directory if storage.in_bucket(directory) else os.path.abspath(directory))
+    if not read_only:
+      storage.refuse_wildcards(self._directory)
     self._max_to_keep = max_to_keep
     self._read_only = read_only
     self._managers: dict[str, _Manager] = {}
@@ -154,8 +159,6 @@ class Checkpoints:
     if write and self._read_only:
       raise ValueError(f'{self._directory} was opened read-only')
     if kind not in self._managers:
-      if write:
-        storage.refuse_wildcards(self._directory)
       _quieten_orbax()
       options = ocp.CheckpointManagerOptions(
         max_to_keep=self._max_to_keep if kind == _STATE else 1,

@@ -18,15 +18,14 @@ CONFIG_FILE = 'config.json'
 
 
 def check_place(workdir: str | os.PathLike[str]) -> epath.Path:
-  """The workdir as a place to write to.
+  """The workdir as a place.
 
   Raises:
-    UserError: it is a file, or checkpoints below it could not be read.
+    UserError: it is a file.
   """
   folder = storage.place(workdir)
   if folder.exists() and not folder.is_dir():
     raise UserError(f'--workdir={folder} is a file; expected a folder or a new name')
-  storage.refuse_wildcards(folder)
   return folder
 
 
@@ -45,7 +44,7 @@ def check_workdir(
     UserError: the workdir is a file, cannot be made or holds a study, its config.json cannot be read, or the configs
       differ; the fields are named.
   """
-  folder = check_place(workdir) if write else storage.place(workdir)
+  folder = check_place(workdir)
   if (folder / LEDGER_FILE).exists():
     raise UserError(f'{folder} holds a study; go on with --mode=study, or choose another --workdir')
   new = plain(config)

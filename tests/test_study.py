@@ -239,6 +239,19 @@ def test_the_workdir_of_another_mode_is_left_alone(data, done, tmp_path):
   assert (tmp_path / 'config.json').read_text() == '{}'
 
 
+def test_a_method_with_settings_of_its_own_leaves_folders_that_can_be_read(data, done, tmp_path):
+  own = 'late+dropout[optimizer.learning_rate=0.01]'
+  config = _config(study__methods=(own,), study__regimes=('complete',), study__valuation=False, study__peek=False)
+  study.study(config, str(tmp_path))
+  assert set(_results(tmp_path)['methods']) == {'late+dropout', own}
+  assert not [path for path in tmp_path.rglob('*') if '[' in path.name]
+  assert len(list(tmp_path.glob('runs/late+dropout(*)@*/checkpoints/*/best'))) == 1
+  assert not list(tmp_path.glob('runs/*/checkpoints/*/state'))
+  done.clear()
+  study.study(config, str(tmp_path))
+  assert not done  # Nothing is run twice.
+
+
 def test_a_study_is_not_mixed_with_other_data_or_modes(data, done, tmp_path, monkeypatch):
   config = _config(study__methods=(), study__regimes=('complete',), model__name='majority')
   study.study(config, str(tmp_path))
