@@ -3,7 +3,7 @@
 import re
 
 _PIN = re.compile(r'^([\w.-]+)==([^\s;]+)', re.MULTILINE)
-_BUILDS = {'setuptools'}  # Builds the project; nothing of ours imports it.
+_BUILDS = {'setuptools', 'wheel'}  # They build the project, and pip freeze leaves them out.
 
 
 def _pins(text: str) -> dict[str, str]:
