@@ -62,7 +62,9 @@ def survey_folder(description: Description) -> Survey:
   num_outputs, class_names = labels.outputs_of(description, tables)
   spec = DatasetSpec(
     name=description.name,
-    modalities=tuple(_modality_spec(m, tables) for m in description.modalities),
+    modalities=tuple(
+      dataclasses.replace(_modality_spec(m, tables), key=f'slot{i}') for i, m in enumerate(description.modalities)
+    ),
     task=description.task,
     num_outputs=num_outputs,
     data_kind=description.data_kind,
