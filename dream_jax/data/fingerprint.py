@@ -50,4 +50,5 @@ def _arrays(split: str, s: Split) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _digest(x: np.ndarray) -> str:
-  return hashlib.sha256(memoryview(np.ascontiguousarray(x).reshape(-1).view(np.uint8))).hexdigest()
+  flat = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+  return hashlib.sha256(flat.data).hexdigest()
