@@ -1,4 +1,4 @@
-"""What columns may hold: every Arrow type is read for what it means, or refused in one line like all that files claim."""
+"""What columns may hold: every Arrow type is read for what it means or refused in one line, as are false headers."""
 
 import datetime
 import decimal
