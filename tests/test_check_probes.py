@@ -165,6 +165,15 @@ def test_where_guessing_is_nearly_perfect_a_modality_has_to_beat_it():
   assert 'told alone' in text_of(check.inspect(dataset), 'too good')
 
 
+def test_labels_at_the_end_of_float32_have_errors_too():
+  dataset = make('regression')
+  for split in dataset.splits.values():
+    split.label[:] = np.sign(split.label - 5) * 3e38
+    split.features['told'][:, 0] *= 4
+  findings = check.inspect(dataset)
+  assert all(np.isfinite((s.value, s.low, s.high)).all() for s in findings.probes.modalities.values())
+
+
 def test_what_is_perfect_by_guessing_cannot_be_told_apart():
   baseline = probe.Score(0.8, 0.7, 0.9, 0.5, None, None, 1.0)
   probes = probe.Probes('', 'f1_samples', True, perfect=0.8, baseline=baseline, modalities={'told': baseline})
