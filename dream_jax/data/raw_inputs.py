@@ -270,7 +270,7 @@ def _check_beyond(modality: ModalitySpec, x: np.ndarray, length: np.ndarray) -> 
 
 def _begins_with_padding(modality: ModalitySpec, x: np.ndarray) -> np.ndarray:
   """Which samples of [B, T, ...] begin with padding, bool [B]; one id 0 may be the first word of another vocabulary."""
-  return ~_holding(x[:, : 2 if modality.kind == 'tokens' else 1]).any(1)
+  return ~np.asarray(_holding(x[:, : 2 if modality.kind == 'tokens' else 1]).any(1))
 
 
 def _more(wrong: np.ndarray) -> str:
