@@ -165,7 +165,8 @@ def _comparisons(results, a, metric):
       axes.set_visible(False)
       continue
     for entry in (e for e in entries if e['protocol'] == panels[number]):
-      row, (low, high) = opponents.index(entry['b']), entry['ci95']
+      row = opponents.index(entry['b'])
+      low, high = read.within_range(metric, entry['ci95'], difference=True)
       colour = {'win': _COLOURS[1], 'loss': _COLOURS[0]}.get(tables.verdict(results, entry), _GREY)
       axes.plot([style.scale * low, style.scale * high], [row, row], color=colour, linewidth=1.6)
       filled = colour if colour != _GREY else 'white'

@@ -6,6 +6,7 @@ null where a value was undefined. Absent numbers come back as NaN, absent parts 
 
 import json
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ _LABELS = {
   'ece': 'ECE', 'ece_raw': 'ECE before calibration', 'coverage_gap': 'Coverage error of 90 % intervals',
 }  # fmt: skip
 _UNSCALED = ('mae', 'corr')
+_RANGES = {'mae': (0.0, np.inf), 'corr': (-1.0, 1.0)}
 
 
 class Measure(NamedTuple):
@@ -45,7 +47,10 @@ class Measure(NamedTuple):
 
 
 class Curve(NamedTuple):
-  """One method under one protocol: mean over seeds and 95 % interval, [conditions] each, NaN where undefined."""
+  """One method under one protocol: mean over seeds and 95 % interval, [conditions] each, NaN where undefined.
+
+  The interval ends where the metric does.
+  """
 
   mean: np.ndarray
   low: np.ndarray
@@ -90,6 +95,20 @@ def measure(metric: str) -> Measure:
   if metric in _LABELS and metric not in _UNSCALED:
     return Measure(f'{_LABELS[metric]}, %', 100.0, 1)
   return Measure(_LABELS.get(metric, metric), 1.0, 3)
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+  """(lowest, highest) value that a metric can take."""
+  return _RANGES.get(metric, (0.0, 1.0) if metric in _LABELS else (-np.inf, np.inf))
+
+
+def within_range(metric: str, bounds: Sequence[float], *, difference: bool = False) -> tuple[float, float]:
+  """An interval as far as the metric, or a difference of two of its values, goes: some methods do not know where."""
+  lowest, highest = metric_range(metric)
+  if difference:
+    lowest, highest = lowest - highest, highest - lowest
+  low, high = np.clip(np.asarray(bounds, np.float64), lowest, highest)
+  return float(low), float(high)
 
 
 def primary(results: dict) -> tuple[str, bool]:
@@ -154,7 +173,7 @@ def curve(results: dict, method: str, protocol: str, metric: str) -> Curve | Non
     return None
   rows = [statistics.summarise(v) for v in values]
   mean = np.array([np.nan if r['mean'] is None else r['mean'] for r in rows])
-  bounds = np.array([r['ci95'] or (np.nan, np.nan) for r in rows])
+  bounds = np.array([within_range(metric, r['ci95'] or (np.nan, np.nan)) for r in rows])
   return Curve(mean, bounds[:, 0], bounds[:, 1])
 
 
