@@ -146,7 +146,8 @@ def _calibrate(method, predictor, params, inputs, rows, missing, seed, draws) ->
 def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str, str | None]]:
   """(key, title, modality) of every row. Users name modalities, and may name one like a method."""
   if method.separate:
-    return [(f'{method.name}/{name}', f'Only {name}', name) for name in spec.names]
+    own = ''.join(method.title.partition(':')[1:])  # Its settings, where it has some of its own.
+    return [(f'{method.name}/{name}', f'Only {name}{own}', name) for name in spec.names]
   return [(method.name, method.title, None)]
 
 

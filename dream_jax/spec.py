@@ -20,7 +20,7 @@ _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 TAKEN = ('id', 'label', 'oracle_mask')
 # What networks put behind the key of a modality, see `models.recognition`.
 KEY_ENDINGS = ('table', 'odds', 'trust', 'typicality')
-_TAKEN_KEYS = ('spec', 'sizes', 'dtype', 'typicality', 'width', 'natural_damage', 'name', 'parent', 'scope')
+_TAKEN_KEYS = ('natural_damage',)
 
 
 @dataclasses.dataclass(frozen=True)

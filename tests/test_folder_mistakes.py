@@ -150,6 +150,10 @@ ERRORS = {
   'modality called label': (_toml('pose = ', 'label = '), 'a modality is called "label"; expected letters'),
   'modality with a space': (_toml('pose = ', '"my pose" = '), 'a modality is called "my pose"; expected letters'),
   'length as a modality': (_toml('face = ', 'eeg_length = "vector"\nface = '), 'called like the lengths of eeg'),
+  'lengths under another name': (
+    _toml('face = ', 'size = { kind = "vector", array = "eeg_lengths" }\nface = '),
+    'modality size is called like the lengths of eeg (eeg_lengths)',
+  ),
   'vocab_size of a vector': (
     _toml('"vector"\nage', '{ kind = "vector", vocab_size = 4 }\nage'),
     'modalities.pose has vocab_size, which kind vector does not take',

@@ -46,8 +46,11 @@ def test_every_method_is_built_whatever_modalities_are_called(name):
 def test_without_keys_parts_of_one_name_are_refused():
   with pytest.raises(UserError, match=r'modality eeg_odds the name eeg_odds of modality eeg; give it a key.*slot0'):
     _spec(('eeg', 'eeg_odds'), keys=False)
-  with pytest.raises(UserError, match='modality spec the name spec of a part of ours'):
-    _spec(('eeg', 'spec'), keys=False)
+  with pytest.raises(UserError, match='modality natural_damage the name natural_damage of a part of ours'):
+    _spec(('eeg', 'natural_damage'), keys=False)
+  for name in METHODS:
+    if find_method(name).module is not None:
+      _first_params(find_method(name), _spec(('spec', 'sizes', 'name', 'apply'), keys=False))
 
 
 @pytest.mark.parametrize('name', ['id', 'label', 'oracle_mask', 'a/b', 'a+b', '', '0a', 'a b'])
@@ -80,3 +83,5 @@ def test_rows_of_modalities_never_replace_those_of_methods():
   assert [name for name, *_ in rows] == ['unimodal/dream', 'unimodal/concat', 'dream']
   assert [modality for *_, modality in rows] == ['dream', 'concat', None]
   assert not any('/' in name for name in METHODS)
+  (_, title, _), *_ = _row_names(find_method('unimodal[model.width=8]'), _spec(('dream', 'concat')))
+  assert title == 'Only dream: width 8'

@@ -176,7 +176,7 @@ def cost_table(results: dict) -> Table | None:
     flops = entry.get('train_flops')
     rows.append(
       (
-        'Single modality' if method == 'unimodal' else str(entry.get('title') or method),
+        _name(method, entry),
         f'{entry.get("num_params") or 0:,}',
         '–' if flops is None else f'{flops / 1e9:,.0f}',
         _seconds(entry.get('train_seconds')),
@@ -268,6 +268,12 @@ def _share(value):
 
 def _points(value):
   return '–' if value is None else f'{100 * value:+.1f}'
+
+
+def _name(method: str, entry: dict) -> str:
+  """What a run is called whose rows may be several."""
+  title = str(entry.get('title') or method)
+  return title if entry.get('modality') is None else f'Single modality{"".join(title.partition(":")[1:])}'
 
 
 def _seconds(value):

@@ -222,12 +222,19 @@ def _read_modalities(table: _Table) -> tuple[Modality, ...]:
     found = ', '.join(names) or 'none'
     raise UserError(f'{table.path} has {len(modalities)} modalities ({found}); expected at least 2 in [modalities]')
   for m in modalities:
-    if m.has_length and f'{m.name}_length' in names:
-      raise UserError(
-        f'{table.path}: modality {m.name}_length is called like the lengths of {m.name}; if it is those, remove the '
-        f'line: they are found by that name; else rename it'
-      )
+    for other in modalities if m.has_length else ():
+      found = next((n for n in (other.name, other.array) if n in length_names(m)), None)
+      if found is not None and other is not m:
+        raise UserError(
+          f'{table.path}: modality {other.name} is called like the lengths of {m.name} ({found}); if it is those, '
+          'remove the line: they are found by that name; else rename it'
+        )
   return tuple(modalities)
+
+
+def length_names(modality: Modality) -> list[str]:
+  """The names by which the lengths of a modality are found where the user names none."""
+  return [f'{name}_{end}' for name in (modality.name, modality.array) for end in ('length', 'lengths')]
 
 
 def _read_modality(path: str, name: str, entry: Any) -> Modality:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dream_jax.data import memory
 from dream_jax.data.builders.folder import labels
-from dream_jax.data.builders.folder.description import Description, Modality
+from dream_jax.data.builders.folder.description import Description, Modality, length_names
 from dream_jax.data.builders.folder.tables import NULL_TOKEN, NUMBERS, Table, Wanted, open_table
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
@@ -91,8 +91,7 @@ def length_array(modality: Modality, table: Table) -> str | None:
   if modality.length:
     table.layout(modality.length)
     return modality.length
-  candidates = [f'{n}_{end}' for n in (modality.name, modality.array) for end in ('length', 'lengths')]
-  return next((c for c in candidates if c in table.layouts), None)
+  return next((name for name in length_names(modality) if name in table.layouts), None)
 
 
 def row_lengths(modality: Modality, wanted: Wanted, table: Table) -> np.ndarray:
