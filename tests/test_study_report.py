@@ -31,6 +31,7 @@ def _study(metrics=('accuracy',)):
         protocol['summary'][metrics[0]]['mean'] += _SHIFT.get(name, 0.001)
       entry |= {
         'method': 'unimodal' if name in MODALITIES else name,
+        'modality': name if name in MODALITIES else None,
         'regime': regime,
         'test_selected': {'protocols': peeked} if name != 'majority' else None,
         'train_flops': 3e9,
