@@ -82,8 +82,8 @@ def evaluate(config: Any, workdir: str) -> None:
   with alone(workdir):
     check_workdir(workdir, config, ignore=_FREE_FIELDS, write=False)
     prepared = load_prepared(recipe)
-    workdirs.check_data(workdir, prepared)
     run = _run(config, prepared)
+    workdirs.check_data(workdir, prepared, run=run)
     check_workdir(workdir, config, run=run, ignore=_FREE_FIELDS, write=False)
     workbench = Workbench(recipe, prepared)
     before = {name: workdirs.read_method(workdir, name, run=run) for name in recipe.methods}

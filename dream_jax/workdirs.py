@@ -90,7 +90,7 @@ def write_predictor_parts(workdir: str, prepared: Prepared, *, run: str | None =
   Raises:
     UserError: the workdir belongs to other data, or what is there is damaged or of another run.
   """
-  check_data(workdir, prepared)
+  check_data(workdir, prepared, run=run)
   path = storage.place(workdir) / SPEC_FILE
   if path.exists():
     read_predictor_parts(workdir, run=run)
@@ -103,17 +103,20 @@ def write_predictor_parts(workdir: str, prepared: Prepared, *, run: str | None =
   sealed.write_with_arrays(path, content, arrays, run=run)
 
 
-def check_data(workdir: str, prepared: Prepared) -> None:
+def check_data(workdir: str, prepared: Prepared, *, run: str | None = None) -> None:
   """Refuses data that changed since the workdir was made: results of both would stand in one table.
 
   Raises:
-    UserError: they did, or the file that says so is damaged.
+    UserError: they did, or the file that says so is damaged or of another run.
   """
+  path = storage.place(workdir) / SPEC_FILE
   try:
-    made_with = sealed.read(storage.place(workdir) / SPEC_FILE, remedy=_SPEC_REMEDY).content['data']
+    made_with = sealed.read(path, remedy=_SPEC_REMEDY).content['data']
   except FileNotFoundError:
     return  # Nothing to compare with.
-  if made_with != fingerprint(prepared):
+  if made_with == fingerprint(prepared):
+    sealed.read(path, run=run, remedy=_SPEC_REMEDY)
+  else:
     raise UserError(
       f'{workdir} was made with other data: samples, labels or values of {prepared.spec.name} have changed since; '
       'choose another --workdir, or bring the old data back'
