@@ -15,7 +15,6 @@ from dream_jax.errors import UserError
 from dream_jax.ledger import Ledger
 from dream_jax.report.results import read_results
 
-
 config = functools.partial(small_workdirs.config, train__num_evals=2)
 
 

@@ -2,7 +2,9 @@
 
 import base64
 import copy
+import errno
 import io
+import os
 import re
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from dream_jax import sealed, statistics
 from dream_jax.errors import UserError
-from dream_jax.report import page, tables
+from dream_jax.report import page, tables, text
 from dream_jax.report import results as read
 from dream_jax.report.text import as_text
 
@@ -258,6 +260,26 @@ def test_missing_or_broken_results_are_one_clear_line(tmp_path, content):
   assert 'results.json' in message
   assert len(message) > 40
   assert not (tmp_path / 'report.html').exists()
+
+
+def test_tables_of_a_workdir_that_cannot_be_written_to(tmp_path, monkeypatch, capsys):
+  sealed.write(tmp_path / 'results.json', make_results(seeds=2, layout=FEW))
+  monkeypatch.setattr(page.figures, 'draw', lambda _: [])
+
+  def refuse(number):
+    def write(path, _):
+      raise OSError(number, os.strerror(number), str(path))
+
+    return write
+
+  monkeypatch.setattr(page.storage, 'write', refuse(errno.EROFS))
+  text.show(tmp_path)
+  said = capsys.readouterr().out
+  assert 'Accuracy' in said
+  assert f'report: not made again (Read-only file system: {tmp_path}/report.html)' in said
+  monkeypatch.setattr(page.storage, 'write', refuse(errno.ENOSPC))
+  with pytest.raises(OSError, match='No space'):
+    text.show(tmp_path)
 
 
 def test_results_table_holds_mean_and_half_width():
