@@ -238,3 +238,72 @@ def test_damage_is_told_or_does_not_matter(folders, right, tmp_path, folder, fil
     else:
       assert _same(found, right[kind, reader]), reader
       assert not (damage in ('flipped', 'swapped') and reader in table[files]), f'{reader} believes it'
+
+
+def _copy_over(source, target):
+  shutil.rmtree(target)
+  shutil.copytree(source, target)
+
+
+@pytest.mark.parametrize('reader', ['evaluate', 'load', 'train'])
+def test_checkpoints_of_another_run_with_equal_shapes_are_refused(folders, tmp_path, reader):
+  state, kind = ('half', 'state') if reader == 'train' else ('finished', 'best')
+  copy = tmp_path / 'run'
+  shutil.copytree(folders / 'train' / state, copy)
+  place = f'checkpoints/{METHOD}/{kind}'
+  _copy_over(folders / 'train' / 'other' / place, copy / place)
+  found, said = _attempt(reader, copy)
+  assert found is None
+  assert f'{place}/' in said
+  assert 'belongs to another run' in said
+
+
+def test_checkpoints_of_another_method_of_the_run_are_refused(patch, folders, tmp_path):
+  controls = ('majority', f'{METHOD}[optimizer.learning_rate=0.01]')
+  experiment.train(config(controls=controls), str(tmp_path / 'run'))
+  one, two = sorted((tmp_path / 'run' / 'checkpoints').iterdir())
+  _copy_over(two / 'best', one / 'best')
+  with pytest.raises(UserError, match=rf'{METHOD}/best/.* belongs to another run'):
+    api.load(str(tmp_path / 'run'))
+  # A workdir without a config, too, has an owner: nothing of it is taken, and nothing written.
+  (tmp_path / 'run' / 'config.json').unlink()
+  (tmp_path / 'run' / 'spec.json').unlink()
+  (tmp_path / 'run' / 'results.json').unlink()
+  with pytest.raises(UserError, match=r'methods/.*\.json belongs to another run .*; choose another --workdir'):
+    experiment.train(config(), str(tmp_path / 'run'))
+  assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_a_log_that_lacks_lines_gives_no_facts_about_gradients(folders, tmp_path):
+  copy = tmp_path / 'study'
+  shutil.copytree(folders / 'study' / 'half', copy)
+  (path,) = copy.glob(f'runs/{METHOD}*/metrics.jsonl')
+  lines = path.read_bytes().splitlines(keepends=True)
+  path.write_bytes(b''.join(lines[1:]))
+  with pytest.raises(UserError, match=r'metrics\.jsonl lacks steps of the training; remove .*: its run is made again'):
+    _study(copy)
+  shutil.rmtree(path.parent)
+  assert _study(copy)['methods'][METHOD]['gradient_steps']
+
+
+@pytest.mark.parametrize('name', ['config.json', 'methods/concat.json', 'spec.json'])
+def test_a_workdir_of_an_earlier_version_is_refused_in_one_line(folders, tmp_path, name):
+  copy = tmp_path / 'run'
+  shutil.copytree(folders / 'train' / 'finished', copy)
+  content = json.loads((copy / name).read_text())
+  del content['seal']
+  (copy / name).write_text(json.dumps(content))
+  for reader in ('train', 'evaluate', 'load'):
+    found, said = _attempt(reader, copy)
+    assert found is None
+    assert 'has no seal: an earlier version of this program wrote it, or it is damaged; ' in said
+
+
+def test_a_study_whose_ledger_is_gone_says_what_to_do(folders, right, tmp_path):
+  copy = tmp_path / 'study'
+  shutil.copytree(folders / 'study' / 'finished', copy)
+  (copy / 'study.jsonl').unlink()
+  with pytest.raises(UserError, match=r'holds a study whose study\.jsonl is gone; .* remove config\.json'):
+    _study(copy)
+  (copy / 'config.json').unlink()
+  assert _same(_study(copy), right['study', 'study'])
