@@ -12,8 +12,8 @@ import numpy as np
 
 from dream_jax import workdirs
 from dream_jax.calibration import Calibration
-from dream_jax.checkpoints import Checkpoints, checkpoint_folder
-from dream_jax.config_guard import read_config
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
+from dream_jax.config_guard import read_sealed
 from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
 from dream_jax.models.model import overlay
@@ -102,7 +102,8 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
     UserError: the workdir holds no such model, or its files are damaged.
   """
   workdir = os.fspath(workdir)
-  recipe = recipe_from_config(read_config(workdir))
+  config, run = read_sealed(workdir)
+  recipe = recipe_from_config(config)
   name = method or recipe.model.name
   if name not in recipe.methods:
     raise UserError(f'{workdir} holds no method {name!r}; {did_you_mean(name, recipe.methods)}')
@@ -113,15 +114,15 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
     )
   if seed is not None and seed not in recipe.seeds:
     raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
-  finished = workdirs.read_method(workdir, name)
+  finished = workdirs.read_method(workdir, name, run=run)
   scores = np.reshape(finished.facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
   index = int(np.argmax(scores)) if seed is None else recipe.seeds.index(seed)
-  with Checkpoints(checkpoint_folder(workdir, name), read_only=True) as checkpoints:
+  with Checkpoints(checkpoint_folder(workdir, name), run=of_method(run, name), read_only=True) as checkpoints:
     found = checkpoints.restore_best()
   if found is None:
     raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
   params = jax.tree.map(lambda x: jnp.asarray(x[index]), found[1])
-  parts = workdirs.read_predictor_parts(workdir)
+  parts = workdirs.read_predictor_parts(workdir, run=run)
   model = build(chosen, parts.spec, recipe_of(chosen, recipe).model)
   fitted = finished.rows[0].calibration
   # A method of single modalities has a row, and a calibration, for each of them and none for itself.

@@ -12,8 +12,8 @@ from dream_jax.evaluate import Row
 from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method
 from dream_jax.recipe import Recipe
+from dream_jax.sealed import plain
 from dream_jax.spec import DatasetSpec
-from dream_jax.writers import plain
 
 
 def head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, 
   """
   metric, higher = primary_metric(spec)
   return {
-    'schema_version': 1,
+    'schema_version': 2,
     'dataset': spec.name,
     'data_kind': spec.data_kind,
     'task': spec.task,

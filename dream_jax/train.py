@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax.checkpoints import Checkpoints, checkpoint_folder
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.errors import Preempted
@@ -198,14 +198,16 @@ class Trainer:
       return np.array([sample_scores(spec, prediction, label).mean() for prediction in each])
     return sample_scores(spec, outputs['prediction'][seed], label).mean()
 
-  def run(self, workdir: str, *, max_steps: int | None = None) -> Trained:
+  def run(self, workdir: str, *, run: str | None = None, max_steps: int | None = None) -> Trained:
     """Trains to the end of the schedule, or continues from the latest checkpoint.
 
     Args:
       workdir: folder of the run.
+      run: its identity, which checkpoints and log have to carry; None for none.
       max_steps: stop early, after a whole call; tests use it as a planned interruption.
     """
-    with Checkpoints(checkpoint_folder(workdir, self.method.name)) as checkpoints:
+    folder = checkpoint_folder(workdir, self.method.name)
+    with Checkpoints(folder, run=of_method(run, self.method.name)) as checkpoints:
       abstract = self.programs.abstract_state
       found = checkpoints.restore_latest(dataclasses.replace(abstract, peeked=abstract.best) if self.peek else abstract)
       state = self.first_state() if found is None else found[1]
@@ -214,7 +216,9 @@ class Trainer:
         print(f'{self.method.name}: continues at step {step} of {self.schedule.num_steps}', flush=True)
       start = time.perf_counter()
       with (
-        MetricsWriter(workdir, self.method.name, resume_step=step if found else -1, enabled=hosts.is_main()) as writer,
+        MetricsWriter(
+          workdir, self.method.name, run=run, resume_step=step if found else -1, enabled=hosts.is_main()
+        ) as writer,
         Progress(
           self.schedule.num_steps,
           label=self.method.name,
@@ -225,7 +229,7 @@ class Trainer:
       ):
         state = self._loop(state, step, checkpoints, writer, progress, max_steps)
       assert state.best is not None
-      if int(state.step) == self.schedule.num_steps != checkpoints.best_step():
+      if int(state.step) == self.schedule.num_steps and not checkpoints.has_best(self.schedule.num_steps):
         checkpoints.save_best(self.schedule.num_steps, state.best.params)
       seconds = time.perf_counter() - start
     return Trained(_chosen(state.best), _chosen(state.peeked), self.compile_seconds, seconds)

@@ -13,7 +13,7 @@ from scipy import special
 from small_runs import jit, small_config, small_prepared, small_spec
 
 import dream_jax
-from dream_jax import api, workdirs
+from dream_jax import api, sealed, workdirs
 from dream_jax.calibration import Calibration
 from dream_jax.config_guard import read_config
 from dream_jax.data.datasets import load_dataset
@@ -70,10 +70,9 @@ def test_best_seed_of_validation_is_the_default(workdir, predictor):
 def test_confidence_is_put_right_as_was_fitted_for_the_seed(workdir, test_split, tmp_path):
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)
-  path = copy / 'methods' / 'dream.json'
-  content = json.loads(path.read_text())
+  content, run = sealed.read(copy / 'methods' / 'dream.json', remedy='')
   content['facts']['validation_score'] = [0.1, 0.9]
-  path.write_text(json.dumps(content))
+  sealed.write(copy / 'methods' / 'dream.json', content, run=run)
   stored = [Calibration(**c) for c in content['rows'][0]['calibration']]
   assert len({c.temperature for c in (*stored, Calibration())}) == 3
   predictor, inputs = dream_jax.load(copy), _rows(test_split, slice(0, 8))
@@ -161,11 +160,11 @@ def _zeros(spec):
   return {m.name: np.zeros((2, *m.shape), np.int32 if m.kind == 'tokens' else np.float32) for m in spec.modalities}
 
 
-@pytest.mark.parametrize('damage', ['config.json', 'spec.json', 'statistics.npz', 'methods/dream.json', 'checkpoints'])
+@pytest.mark.parametrize('damage', ['config.json', 'spec.json', 'spec.*.npz', 'methods/dream.json', 'checkpoints'])
 def test_damaged_files_are_named(workdir, tmp_path, damage):
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)
-  path = copy / damage
+  (path,) = copy.glob(damage)
   if damage == 'checkpoints':
     path = max((p for p in (path / 'dream' / 'best').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   content = path.read_bytes()

@@ -4,18 +4,17 @@ The file may lack contributions, comparisons, summaries, times or whole protocol
 null where a value was undefined. Absent numbers come back as NaN, absent parts as None.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dream_jax import statistics, storage
+from dream_jax import sealed, statistics, storage
 from dream_jax.errors import UserError
 from dream_jax.metrics import higher_is_better
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # They predict the same for everybody, far below the others: axes leave them out.
 CONSTANT_METHODS = ('majority', 'mean')
 
@@ -61,26 +60,31 @@ def read_results(workdir: str | os.PathLike) -> dict:
   """The content of `workdir/results.json`.
 
   Raises:
-    UserError: the file is missing, is not valid JSON or is not a results file of this schema.
+    UserError: the file is missing, damaged, of another run than the config beside it, or no results file of this
+      schema.
   """
   folder = storage.place(workdir)
-  path = folder / 'results.json'
+  path, config = folder / 'results.json', folder / 'config.json'
+  remedy = 'run the command of this workdir again, or --mode=evaluate, to rewrite it'
+  study = (folder / 'study.jsonl').exists()
   try:
-    results = json.loads(path.read_text(encoding='utf-8'))
+    results, run = sealed.read(path, remedy=remedy)
   except FileNotFoundError:
-    if (folder / 'study.jsonl').exists():
+    if study:
       raise UserError(
         f'no results in {os.fspath(workdir)!r} yet: its study is not finished; run its command again to go on'
       ) from None
     raise UserError(
       f'no results in {os.fspath(workdir)!r}: {path} is missing; train or study with this workdir first'
     ) from None
-  except (OSError, ValueError) as error:  # a broken encoding is a ValueError too
-    reason = ' '.join(str(error).split())
-    raise UserError(
-      f'{path} cannot be read as JSON ({reason}); run --mode=evaluate or study again to rewrite it'
-    ) from None
-  if not isinstance(results, dict) or not isinstance(results.get('methods'), dict) or not results['methods']:
+  if config.exists() and sealed.read(config, remedy='bring back a copy of it').run != run:
+    if study:
+      raise UserError(
+        f'{path} has the results of an earlier command: since then a study with another config or other data was begun'
+        ' there and is not finished; run its command again to go on'
+      )
+    raise UserError(f'{path} belongs to another run than config.json beside it; {remedy}')
+  if not isinstance(results.get('methods'), dict) or not results['methods']:
     raise UserError(f'{path} holds no methods; expected a results file written by train, evaluate or study')
   version = results.get('schema_version')
   if version != SCHEMA_VERSION:
