@@ -118,8 +118,7 @@ def _array(name: str, value: Any) -> np.ndarray:
   except Exception as error:  # Whatever the library that made it raises.
     if isinstance(value, (list, tuple)) and isinstance(error, ValueError):
       raise UserError(
-        f'input {name!r} is made of rows of different sizes; expected one array: pad with zeros to one length, and '
-        f'give {name}_length if it has lengths'
+        f'input {name!r} is made of rows of different sizes; expected one array: pad them with zeros to one shape'
       ) from None
     reason = ' '.join(str(error).split())[:160] or type(error).__name__
     raise UserError(f'input {name!r} cannot be read as an array ({reason}); expected numbers [B, ...]') from None
