@@ -29,8 +29,9 @@ class Row:
   """One row of the results: a method, or one modality of the single-modality models.
 
   Attributes:
-    name: key in `results.json`.
+    name: key in `results.json`: that of the method, METHOD/MODALITY for one modality. No method's name has a slash.
     title: how tables call it.
+    modality: which one it reads, None where it reads all.
     protocols: as `results.json` has them.
     contribution: likewise, or None.
     valuation: see `valuation.value_modalities`; None where it was not asked for.
@@ -46,6 +47,7 @@ class Row:
   contribution: dict[str, Any] | None
   sample_scores: dict[str, np.ndarray]
   calibration: tuple[Calibration, ...] = ()
+  modality: str | None = None
   valuation: dict[str, Any] | None = None
   test_selected: dict[str, Any] | None = None
 
@@ -104,7 +106,7 @@ def evaluate_method(
   """
   spec, data = inputs.prepared.spec, inputs.prepared.splits[split]
   rows = _row_names(method, spec)
-  collected: dict[str, _RowBuilder] = {name: _RowBuilder(name, title, spec, data.label) for name, title in rows}
+  collected = {name: _RowBuilder(name, title, modality, spec, data.label) for name, title, modality in rows}
   _calibrate(method, predictor, params, inputs, list(collected.values()), trained_under or Missing(), seed, draws)
   recognition = _Recognition(spec)
   seen = Seen()
@@ -141,17 +143,18 @@ def _calibrate(method, predictor, params, inputs, rows, missing, seed, draws) ->
     row.calibration = tuple(calibration.fit(spec, p, truth) for p in np.concatenate(each, axis=1))
 
 
-def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str]]:
+def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str, str | None]]:
+  """(key, title, modality) of every row. Users name modalities, and may name one like a method."""
   if method.separate:
-    return [(name, f'Only {name}') for name in spec.names]
-  return [(method.name, method.title)]
+    return [(f'{method.name}/{name}', f'Only {name}', name) for name in spec.names]
+  return [(method.name, method.title, None)]
 
 
 class _RowBuilder:
   """Gathers one row condition by condition."""
 
-  def __init__(self, name: str, title: str, spec: DatasetSpec, label: np.ndarray):
-    self.name, self._title, self._spec, self._label = name, title, spec, label
+  def __init__(self, name: str, title: str, modality: str | None, spec: DatasetSpec, label: np.ndarray):
+    self.name, self._title, self._modality, self._spec, self._label = name, title, modality, spec, label
     self._primary = metrics.primary_metric(spec)[0]
     self._protocols: dict[str, dict[str, Any]] = {}
     self._scores: dict[str, list[np.ndarray]] = {}
@@ -197,7 +200,7 @@ class _RowBuilder:
           curves = np.asarray(entry['metrics'][metric]).T
           entry['summary'][metric]['auilc'] = float(np.mean([metrics.auilc(rates, curve) for curve in curves]))
     contribution = {**self.contribution, 'scores': scores} if self.contribution else None
-    return Row(self.name, self._title, self._protocols, contribution, means, self.calibration)
+    return Row(self.name, self._title, self._protocols, contribution, means, self.calibration, self._modality)
 
 
 class _Recognition:

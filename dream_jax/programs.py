@@ -160,8 +160,9 @@ def lower(
     return model.gradient, create_optimizer(own.optimizer, num_steps, model.undecayed)
 
   def steps(state, batches, seeds, values):
-    return train_call(make_run, recipe.optimizer.average_decay, state, batches, seeds, values)
+    return train_call(make_run, recipe.optimizer.average_decay, state, batches, seeds, values, names)
 
+  names = {m.inside: m.name for m in spec.modalities}
   by_seed, alone = sharding(mesh, 'seed'), sharding(mesh)
   # Shardings where a state has arrays.
   where = TrainState(alone, by_seed, by_seed, by_seed, by_seed, by_seed)  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,7 @@
 Dimension letters: S seeds, K steps a call, B batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -127,6 +127,7 @@ def train_call(
   batches: dict[str, Any],
   seeds: jax.Array,
   values: dict[str, jax.Array],
+  names: Mapping[str, str] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """K steps of all seeds: (state, mean of each loss term and gradient norm over the K steps, [S]).
 
@@ -139,6 +140,7 @@ def train_call(
     batches: leading axes [K, S, B].
     seeds: uint32 [S].
     values: settings that differ between the runs, [S] each.
+    names: what a network calls a modality -> its name, where they differ.
   """
 
   def one_seed(params, opt_state, batch, seed, values, step):
@@ -147,8 +149,8 @@ def train_call(
     (total, terms), grads = gradient(params, batch, rng)
     updates, opt_state = optimizer.update(grads, opt_state, params)
     terms = {**terms, 'loss': total, 'gradient_norm': optax.tree.norm(grads)}
-    for name, encoder in grads.get('encoders', {}).items():
-      terms[f'gradient_norm/{name}'] = optax.tree.norm(encoder)
+    for key, encoder in grads.get('encoders', {}).items():
+      terms[f'gradient_norm/{(names or {}).get(key, key)}'] = optax.tree.norm(encoder)
     return optax.apply_updates(params, updates), opt_state, terms
 
   def one_step(state, batch):

@@ -159,7 +159,7 @@ class _Engine:
     """`ledger` is None in processes that only help."""
     self._recipe, self._dataset, self._regimes = recipe, dataset, regimes
     self._workdir, self._ledger = workdir, ledger
-    self._data_key = workdirs.fingerprint(prepare(dataset, train_missing=regime('complete', dataset.spec), seed=0))
+    self._data_key = dataset.fingerprint
     self._compiled: dict[Any, Programs] = {}
     self._bench: tuple[str, Workbench] | None = None
     self._chosen: dict[str, dict[str, float]] = {}

@@ -1,7 +1,6 @@
 """Files of a workdir beside checkpoints and logs: what a finished method found, and what a predictor needs."""
 
 import dataclasses
-import hashlib
 import io
 import json
 from typing import Any
@@ -52,7 +51,7 @@ def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Ro
   path = _method_file(workdir, method)
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
   _write_arrays(path.with_suffix('.npz'), arrays)
-  kept = ('name', 'title', 'protocols', 'contribution', 'valuation', 'test_selected')
+  kept = ('name', 'title', 'modality', 'protocols', 'contribution', 'valuation', 'test_selected')
   entries = [
     {**{field: getattr(row, field) for field in kept}, 'calibration': [dataclasses.asdict(c) for c in row.calibration]}
     for row in rows
@@ -101,7 +100,7 @@ def write_predictor_parts(workdir: str, prepared: Prepared) -> None:
     _write_arrays(folder / 'statistics.npz', arrays)
   if not (folder / 'spec.json').exists():
     scale = dataclasses.asdict(label_scale(prepared))
-    content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': fingerprint(prepared)}
+    content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': prepared.data}
     write_json(folder / 'spec.json', content)
 
 
@@ -115,22 +114,11 @@ def check_data(workdir: str, prepared: Prepared) -> None:
     made_with = json.loads((storage.place(workdir) / 'spec.json').read_text(encoding='utf-8')).get('data')
   except (OSError, ValueError, AttributeError):
     return  # Nothing to compare with; damage is told by whoever needs the file.
-  if made_with is not None and made_with != fingerprint(prepared):
+  if made_with is not None and made_with != prepared.data:
     raise UserError(
-      f'{workdir} was made with other data: samples, labels or values of {prepared.spec.name} have changed since; '
-      'choose another --workdir, or bring the old data back'
+      f'{workdir} was made with other data: samples, labels, features or the order of {prepared.spec.name} have changed'
+      ' since; choose another --workdir, or bring the old data back'
     )
-
-
-def fingerprint(prepared: Prepared) -> str:
-  """Hash of ids and labels of all samples, and of the statistics of the training values."""
-  digest = hashlib.sha256()
-  for name, split in prepared.splits.items():
-    digest.update(f'{name}:{len(split)}'.encode() + split.keys.tobytes() + split.label.tobytes())
-  for part in (prepared.statistics.mean, prepared.statistics.std):
-    for name, values in part.items():
-      digest.update(name.encode() + values.tobytes())
-  return digest.hexdigest()
 
 
 def read_predictor_parts(workdir: str) -> PredictorParts:

@@ -92,7 +92,7 @@ def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
   assert 'batches are made there' in out
   assert len(done) == 10
   results = _results(workdir)
-  names = ('late+dropout', 'concat+dropout', *data.spec.names, 'majority', 'oracle+dropout')
+  names = ('late+dropout', 'concat+dropout', *(f'unimodal/{n}' for n in data.spec.names), 'majority', 'oracle+dropout')
   assert tuple(results['methods']) == (*names, *(f'{name}@modality/0.5' for name in names))
   entry = results['methods']['concat+dropout@modality/0.5']
   assert entry['regime'] == 'modality/0.5'

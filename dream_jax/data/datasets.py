@@ -5,6 +5,7 @@ TensorFlow is imported on the first call, not with this module.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from dream_jax.data import host_tensorflow, preparing
 from dream_jax.data.catalogue import builder_class
+from dream_jax.data.fingerprint import fingerprint
 from dream_jax.spec import DatasetSpec
 
 SPLITS = ('train', 'validation', 'test')
@@ -58,6 +60,11 @@ class Dataset:
   splits: dict[str, Split]
   non_finite: dict[str, int]
   lost_frames: dict[str, int] = dataclasses.field(default_factory=dict)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Hash of all that results depend on, see `fingerprint`."""
+    return fingerprint(self)
 
 
 def sample_keys(ids: Sequence[str] | np.ndarray) -> np.ndarray:

@@ -50,12 +50,14 @@ class Prepared:
       something, `extras['kept']` is float32 [n, M], the share that stayed: for reports, not an input.
     statistics: what they were standardised with.
     zero: name -> float32 [D], where raw zero lies after standardising; tokens have none.
+    data: fingerprint of the data set it was made from, whatever is missing.
   """
 
   spec: DatasetSpec
   splits: dict[str, Split]
   statistics: Statistics
   zero: dict[str, np.ndarray]
+  data: str = ''
 
 
 def prepare(dataset: Dataset, *, train_missing: Missing, seed: int) -> Prepared:
@@ -97,7 +99,7 @@ def prepare(dataset: Dataset, *, train_missing: Missing, seed: int) -> Prepared:
       features = _without_removed(train_missing, spec, features, zero, keeps[name], seed, split.keys)
       extras = {**extras, 'kept': keeps[name].share}
     splits[name] = dataclasses.replace(split, features=features, extras=extras)
-  return Prepared(spec, splits, statistics, zero)
+  return Prepared(spec, splits, statistics, zero, dataset.fingerprint)
 
 
 def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
