@@ -145,6 +145,20 @@ def test_padding_of_another_tokenizer_is_no_content(value):
   np.testing.assert_array_equal(standardise(STATISTICS, SPEC, raw)['text'], wanted)
 
 
+def test_the_last_frame_repeated_pads():
+  raw = _inputs()
+  for row, length in enumerate(raw['audio_length']):
+    raw['audio'][row, length:] = raw['audio'][row, length - 1]
+  np.testing.assert_array_equal(standardise(STATISTICS, SPEC, raw)['audio'], _ready()['audio'])
+
+
+def test_one_word_behind_one_zero_is_no_padding():
+  text, length = np.tile(np.array([0, 5, 6, 7, 8, 9], np.int32), (SIZE, 1)), np.full(SIZE, 5)
+  assert 'in 6 of 6 rows (row 0: length 5, content up to token 6)' in _message(text=text, text_length=length)
+  text[0, 4], length[0] = 9, 4  # Padded with 9 twice, so 9 pads.
+  assert (_ready(text=text, text_length=length)['text'][:, 5] == 0).all()
+
+
 def test_constant_content_behind_padding_in_front_is_content():
   audio, length = np.zeros((SIZE, 7, 5), np.float32), np.full(SIZE, 3)
   audio[:, 4:] = 1

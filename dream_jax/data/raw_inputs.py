@@ -38,7 +38,7 @@ def received(spec: DatasetSpec, inputs: Mapping[str, Any], *, beyond: bool = Tru
   Args:
     spec: the data set.
     inputs: name -> anything that NumPy reads as numbers [B, ...] of the spec's shape; `<name>_length` [B] or absent.
-    beyond: refuse what lies beyond a length, unless it is zeros, NaN, or one frame or id throughout, which pads.
+    beyond: refuse what lies beyond a length, unless it is zeros, NaN, or one frame or id throughout the sample.
 
   Raises:
     UserError: an input is unknown, absent, no numbers, of another shape, or of another number of samples; a length that
@@ -118,8 +118,7 @@ def _array(name: str, value: Any) -> np.ndarray:
   except Exception as error:  # Whatever the library that made it raises.
     if isinstance(value, (list, tuple)) and isinstance(error, ValueError):
       raise UserError(
-        f'input {name!r} is made of rows of different sizes; expected one array: pad with zeros to one length, and '
-        f'give {name}_length if it has lengths'
+        f'input {name!r} is made of rows of different sizes; expected one array: pad them with zeros to one shape'
       ) from None
     reason = ' '.join(str(error).split())[:160] or type(error).__name__
     raise UserError(f'input {name!r} cannot be read as an array ({reason}); expected numbers [B, ...]') from None
@@ -232,34 +231,23 @@ def _known_ids(modality: ModalitySpec, x: np.ndarray, length: np.ndarray) -> np.
 
 
 def _check_beyond(modality: ModalitySpec, x: np.ndarray, length: np.ndarray) -> None:
-  """Refuses content beyond the lengths: cut away, it would be lost without a word.
-
-  One frame (or id) throughout is no content but what somebody pads with, unless rows begin with what pads here.
-  """
-  time, pads = np.arange(modality.shape[0]), None
-  rows, front, differ, example = 0, 0, False, ''
+  """Refuses content beyond the lengths: cut away, it would be lost without a word."""
+  rows, front, example = 0, 0, ''
   for start in range(0, len(x), _CHUNK):
     part, ends = x[start : start + _CHUNK], length[start : start + _CHUNK]
-    row, place = np.nonzero(time >= ends[:, None])
-    frames = part[row, place][:, None]
-    holds = _holding(frames)[:, 0]
-    if not holds.any():
+    held = _holding(part) & (np.arange(modality.shape[0]) >= ends[:, None])
+    if not held.any():
       continue
-    row, place, frames = row[holds], place[holds], frames[holds]
-    pads = frames[0] if pads is None else pads
-    differ = differ or bool((frames != pads).any())
-    found = np.unique(row)
-    rows, front = rows + len(found), front + int(_begins_with_padding(modality, part[found]).sum())
-    if not example:
+    found = np.flatnonzero(held.any(1) & ~_pads(modality, part, held))
+    rows, front = rows + len(found), front + int((~_begins(part[found], 1)).sum())
+    if len(found) and not example:
       one, unit = found[0], 'token' if modality.kind == 'tokens' else 'frame'
-      last = place[row == one].max() + 1
-      example = f'row {start + one}: length {ends[one]}, content up to {unit} {last}'
-  in_front = front > rows / 2
-  if not differ and not in_front:
+      example = f'row {start + one}: length {ends[one]}, content up to {unit} {np.flatnonzero(held[one])[-1] + 1}'
+  if not rows:
     return
   hint = (
     'they seem to be padded in front: move what they hold to the start'
-    if in_front
+    if front > rows / 2
     else 'correct the lengths, or set what lies beyond them to zero'
   )
   raise UserError(
@@ -268,9 +256,24 @@ def _check_beyond(modality: ModalitySpec, x: np.ndarray, length: np.ndarray) -> 
   )
 
 
-def _begins_with_padding(modality: ModalitySpec, x: np.ndarray) -> np.ndarray:
-  """Which samples of [B, T, ...] begin with padding, bool [B]; one id 0 may be the first word of another vocabulary."""
-  return ~np.asarray(_holding(x[:, : 2 if modality.kind == 'tokens' else 1]).any(1))
+def _pads(modality: ModalitySpec, x: np.ndarray, held: np.ndarray) -> np.ndarray:
+  """Whether what `held` [B, T] marks in samples [B, T, ...] only pads, bool [B].
+
+  Whoever gives lengths may pad with anything, but with one frame (or id) throughout, and behind content. The first word
+  of another vocabulary may be 0: a sample may begin so where others are padded with the same id twice.
+  """
+  pad = x[np.arange(len(x)), np.argmax(held, axis=1)][:, None]
+  alike = (~held | (x == pad).all(tuple(range(2, x.ndim)))).all(1)
+  pads = alike & _begins(x, 1)
+  if modality.kind == 'tokens':
+    known = pad[alike & (held.sum(1) > 1), 0]
+    pads |= alike & _begins(x, 2) & np.isin(pad[:, 0], known)
+  return pads
+
+
+def _begins(x: np.ndarray, within: int) -> np.ndarray:
+  """Which samples [B, T, ...] hold something within so many frames, bool [B]."""
+  return np.asarray(_holding(x[:, :within]).any(1))
 
 
 def _more(wrong: np.ndarray) -> str:

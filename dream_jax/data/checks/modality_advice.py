@@ -74,8 +74,7 @@ def _about_padding(findings: Findings, modality: ModalityFindings) -> Iterator[A
     f'{name}: {samples} end in a run of id {padding.value} {long}, which stands nowhere else: probably the padding of '
     'another tokenizer.',
     'Here 0 is padding and 1 the unknown word: make its padding 0 and move the other ids out of the way, as '
-    f'np.where(x == {padding.value}, 0, x + 2) does (a vocab_size grows by 2 then), or give the true lengths as '
-    f'{name}_length.',
+    f'np.where(x == {padding.value}, 0, x + 2) does (a vocab_size grows by 2 then).',
   )
 
 
