@@ -52,13 +52,15 @@ def write_data(folder: Path, seed: int = 0) -> Path:
   (folder / 'dataset.toml').write_text(_TOML)
   label = np.arange(SAMPLES) % 3
   parts = np.array(['train', 'train', 'train', 'validation', 'test'])
+  frames, tokens = rng.integers(2, 7, SAMPLES), rng.integers(1, 6, SAMPLES)
+  pulse = rng.normal(size=(SAMPLES, 6, 2)).astype(np.float32) + label[:, None, None]
   np.savez(
     folder / 'data.npz',
-    pulse=rng.normal(size=(SAMPLES, 6, 2)).astype(np.float32) + label[:, None, None],
-    pulse_length=rng.integers(2, 7, SAMPLES),
+    pulse=np.where((np.arange(6) < frames[:, None])[..., None], pulse, 0),
+    pulse_length=frames,
     pose=rng.normal(size=(SAMPLES, 4)).astype(np.float32) - label[:, None],
-    words=rng.integers(2, 30, (SAMPLES, 5)),
-    words_length=rng.integers(1, 6, SAMPLES),
+    words=np.where(np.arange(5) < tokens[:, None], rng.integers(2, 30, (SAMPLES, 5)), 0),
+    words_length=tokens,
     mood=label,
     part=parts[np.arange(SAMPLES) % len(parts)],
     who=np.array([f's{i}' for i in range(SAMPLES)]),
