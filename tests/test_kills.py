@@ -155,7 +155,7 @@ def test_killed_while_it_removes_what_a_finished_run_needs_no_more(patch, tmp_pa
   study.study(config(), str(tmp_path / 'whole'))
 
   def remove_a_part(folder):
-    for path in sorted(p for p in (tmp_path / 'killed').rglob('state/*/default/*') if p.is_file())[:1]:
+    for path in sorted(p for p in (tmp_path / 'killed').rglob('state/*/default/*') if p.is_file())[-1:]:
       path.unlink()
     raise _Killed
 
