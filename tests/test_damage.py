@@ -307,3 +307,18 @@ def test_a_study_whose_ledger_is_gone_says_what_to_do(folders, right, tmp_path):
     _study(copy)
   (copy / 'config.json').unlink()
   assert _same(_study(copy), right['study', 'study'])
+
+
+def test_a_damaged_choice_is_made_again_from_the_state_as_its_message_says(folders, right, tmp_path):
+  copy = tmp_path / 'run'
+  shutil.copytree(folders / 'train' / 'finished', copy)
+  _flip(max((p for p in copy.glob(f'checkpoints/{METHOD}/best/*/default/**/*') if p.is_file()), key=_size), None)
+  said = _attempt('load', copy)[1]
+  assert 'remove that folder and the file of the method in methods/, and run the command that trained it again' in said
+  (copy / 'methods' / f'{METHOD}.json').unlink()
+  assert _same(_train(copy), right['train', 'train'])
+  assert _same(_load(copy), right['train', 'load'])
+
+
+def _size(path):
+  return path.stat().st_size

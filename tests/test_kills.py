@@ -149,3 +149,21 @@ def test_arrays_that_nothing_names_go_with_the_next_write(tmp_path):
   workdirs.write_method(str(tmp_path), 'a', {}, [])
   assert len(list((tmp_path / 'methods').glob('a.*.npz'))) == 2
   assert workdirs.read_method(str(tmp_path), 'a').rows == []
+
+
+def test_killed_while_it_removes_what_a_finished_run_needs_no_more(patch, tmp_path):
+  study.study(config(), str(tmp_path / 'whole'))
+
+  def remove_a_part(folder):
+    for path in sorted(p for p in (tmp_path / 'killed').rglob('state/*/default/*') if p.is_file())[-1:]:
+      path.unlink()
+    raise _Killed
+
+  with pytest.MonkeyPatch.context() as inner:
+    inner.setattr(storage, 'remove_folder', remove_a_part)
+    with pytest.raises(_Killed):
+      study.study(config(), str(tmp_path / 'killed'))
+  assert list((tmp_path / 'killed').rglob('state'))
+  study.study(config(), str(tmp_path / 'killed'))
+  assert not list((tmp_path / 'killed').rglob('state'))
+  assert results(tmp_path / 'killed') == results(tmp_path / 'whole')
