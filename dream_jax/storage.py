@@ -103,6 +103,9 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
+  except OSError as error:
+    temporary.unlink(missing_ok=True)
+    raise _named(error, path) from error
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
@@ -185,7 +188,10 @@ class _FileLog:
 
   def append(self, data: bytes) -> None:
     # One write: with O_APPEND nothing can land inside it.
-    written = os.write(self._file, data)
+    try:
+      written = os.write(self._file, data)
+    except OSError as error:
+      raise _named(error, self._path) from error
     if written != len(data):  # A full disk takes a part.
       os.ftruncate(self._file, os.fstat(self._file).st_size - written)
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
@@ -267,6 +273,11 @@ class Mirror:
     if self._temporary:
       self._temporary.cleanup()
       self._temporary = None
+
+
+def _named(error: OSError, path: epath.Path) -> OSError:
+  """The error of an open file with the name of the file, which the system leaves out."""
+  return error if error.filename is not None else OSError(error.errno, error.strerror, str(path))
 
 
 def _another(path: epath.Path) -> UserError:
