@@ -55,7 +55,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _as_os_error(error: BaseException) -> OSError | None:
-  return error if isinstance(error, OSError) else tensorstore_error(error)
+  if isinstance(error, OSError) and error.errno is not None:
+    return error
+  return tensorstore_error(error) or _tensorflow_error(error)
+
+
+def _tensorflow_error(error: BaseException) -> OSError | None:
+  """What TensorFlow and TFDS say in words alone."""
+  if 'Not enough disk space' in str(error):
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+  return next((OSError(code, os.strerror(code)) for code in codes if os.strerror(code) in str(error)), None)
 
 
 def _is_late(error: BaseException | None) -> bool:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dream_jax import storage
+
 _FLUSH_SECONDS = 30.0
 
 
@@ -31,9 +33,9 @@ class Events:
 
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
-    name = f'events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}'
+    self._path = folder / f'events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}'
     self._event, self._flushed = Event, now
-    self._file = RecordWriter(str(folder / name))
+    self._file = RecordWriter(str(self._path))
     self._write(file_version='brain.Event:2')
     self._write(step=forget_from, session_log=SessionLog(status=SessionLog.START))
 
@@ -48,12 +50,15 @@ class Events:
 
   def flush(self) -> None:
     """Forces everything down to the disk."""
-    self._file.flush()
+    with storage.naming(self._path):
+      self._file.flush()
     self._flushed = time.time()
 
   def close(self) -> None:
     """Closes the file; what the disk does not take is lost."""
-    self._file.close()
+    with storage.naming(self._path):
+      self._file.close()
 
   def _write(self, **content: Any) -> None:
-    self._file.write(self._event(wall_time=time.time(), **content).SerializeToString())
+    with storage.naming(self._path):
+      self._file.write(self._event(wall_time=time.time(), **content).SerializeToString())

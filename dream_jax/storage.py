@@ -5,6 +5,7 @@ write can demand that nobody wrote since. Both come to the same here: a file is 
 of two writers of one log the second is told. Arrays of checkpoints go to either through Orbax and TensorStore.
 """
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,14 +100,11 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = Path(path.with_name(f'.{path.name}.tmp-{os.getpid()}'))
   try:
-    with open(temporary, 'wb') as file:
+    with naming(path), open(temporary, 'wb') as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
-  except OSError as error:
-    temporary.unlink(missing_ok=True)
-    raise _named(error, path) from error
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
@@ -123,6 +122,17 @@ def remove_folder(path: str | os.PathLike[str]) -> None:
 def free_bytes(path: str | os.PathLike[str]) -> int | None:
   """Bytes that are left where the folder is; None for a bucket, which does not fill up."""
   return None if in_bucket(path) else shutil.disk_usage(path).free
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Errors of an open file get the name of the file: the system leaves it out."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 class Log(Protocol):
@@ -188,16 +198,15 @@ class _FileLog:
 
   def append(self, data: bytes) -> None:
     # One write: with O_APPEND nothing can land inside it.
-    try:
+    with naming(self._path):
       written = os.write(self._file, data)
-    except OSError as error:
-      raise _named(error, self._path) from error
     if written != len(data):  # A full disk takes a part.
       os.ftruncate(self._file, os.fstat(self._file).st_size - written)
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
   def sync(self) -> None:
-    os.fsync(self._file)
+    with naming(self._path):
+      os.fsync(self._file)
 
   def close(self) -> None:
     os.close(self._file)
@@ -273,11 +282,6 @@ class Mirror:
     if self._temporary:
       self._temporary.cleanup()
       self._temporary = None
-
-
-def _named(error: OSError, path: epath.Path) -> OSError:
-  """The error of an open file with the name of the file, which the system leaves out."""
-  return error if error.filename is not None else OSError(error.errno, error.strerror, str(path))
 
 
 def _another(path: epath.Path) -> UserError:

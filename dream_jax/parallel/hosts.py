@@ -26,7 +26,6 @@ from dream_jax.errors import Interrupted, Preempted, UserError
 # Seconds without a sign of life after which a process counts as dead and ends all; that all have to start; and between
 # a mistake and the exit that ends the others.
 _HEARTBEAT, _START, _LAST_WORDS = 30, 300, 3
-_EXIT_INTERRUPTED = 130
 
 # Whether a signal asked this process to stop, and whether that was SIGINT; whether somebody listens; whether all
 # processes were told.
@@ -37,16 +36,14 @@ _points = itertools.count()
 def start(cluster: Cluster | None) -> None:
   """Joins the other processes, if there are any, and turns signals into `stopping`; before JAX is used.
 
-  SIGTERM always, SIGINT where somebody is `listening` and elsewhere a KeyboardInterrupt; a second SIGINT ends the
-  process at once. A shell that starts something in the background may want SIGINT ignored: so it stays.
+  SIGTERM always, SIGINT where somebody is `listening`; elsewhere, and when it comes twice, SIGINT does what it did.
 
   Raises:
     UserError: the processes do not find each other, or this is one of several and was not told so.
   """
   global _asked_to_stop, _interrupted, _all_stop
   _asked_to_stop = _interrupted = _all_stop = False
-  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-    signal.signal(signal.SIGINT, _interrupt)
+  _listen_to_interrupts()
   if cluster is None:
     signal.signal(signal.SIGTERM, _ask_to_stop)
     return
@@ -163,7 +160,7 @@ def leave(code: int) -> int:
   with contextlib.suppress(OSError):
     sys.stdout.flush()
     sys.stderr.flush()
-  if code and not (code == _EXIT_INTERRUPTED and _all_stop):
+  if code and not (code == 130 and _all_stop):
     # Most mistakes are found by all at once: let each say so before the first exit ends the others.
     time.sleep(_LAST_WORDS if code == 2 else 0)
     # A proper farewell would wait for the others, who wait for us in some collective.
@@ -183,14 +180,21 @@ def _ask_to_stop(*_: Any) -> None:
   _asked_to_stop = True
 
 
-def _interrupt(*_: Any) -> None:
-  global _asked_to_stop, _interrupted
-  if _interrupted:
-    os._exit(_EXIT_INTERRUPTED)
-  _asked_to_stop = _interrupted = True
-  if not _listening:
-    raise KeyboardInterrupt
-  if sys.stderr.isatty():
-    os.write(2, b'\nfinishing this call and saving; Ctrl-C again ends at once\n')
-  if several():
-    signal.raise_signal(signal.SIGTERM)  # The runtime's own handler tells the others.
+def _listen_to_interrupts() -> None:
+  """Puts `stopping` before whatever Ctrl-C did until now, which it does again for whoever asks twice."""
+  otherwise = signal.getsignal(signal.SIGINT)
+  if not callable(otherwise) or getattr(otherwise, 'listens', False):  # Ignored by a shell, or ours already.
+    return
+
+  def interrupt(number: int, frame: Any) -> None:
+    global _asked_to_stop, _interrupted
+    first, _asked_to_stop, _interrupted = not _interrupted, True, True
+    if not (first and _listening):
+      otherwise(number, frame)
+    if sys.stderr.isatty():
+      os.write(2, b'\nfinishing this call and saving; Ctrl-C again ends at once\n')
+    if several():
+      signal.raise_signal(signal.SIGTERM)  # The runtime's own handler tells the others.
+
+  interrupt.listens = True  # pyright: ignore[reportFunctionMemberAccess]
+  signal.signal(signal.SIGINT, interrupt)
