@@ -4,7 +4,8 @@ Classification: logits are divided by a temperature that minimises the negative 
 (Guo et al., On Calibration of Modern Neural Networks, ICML 2017). Regression: an interval around the prediction that
 holds 90 % of the validation targets (split conformal prediction; Vovk et al., 2005; Lei et al., JASA 2018). Validation
 is read under the missingness of training, as selection reads it: one number serves all conditions, and what it is worth
-under each of them is what is reported.
+under each of them is what is reported. A temperature that makes the likelihood or the calibration error of the very
+samples it is fitted on worse than none is not kept. A regression has nothing to compare its interval with.
 
 Letters: n samples, C outputs.
 """
@@ -36,7 +37,10 @@ class Calibration:
 
 
 def fit(spec: DatasetSpec, prediction: np.ndarray, label: np.ndarray) -> Calibration:
-  """The calibration of a model from its predictions [n, C] on validation samples; a model that diverged gets none.
+  """The calibration of a model from its predictions [n, C] on validation samples.
+
+  A model that diverged gets none. The temperature is 1 unless the one found makes neither the negative log likelihood
+  nor the expected calibration error of these samples worse.
 
   Args:
     spec: names the task.
@@ -54,8 +58,12 @@ def fit(spec: DatasetSpec, prediction: np.ndarray, label: np.ndarray) -> Calibra
   def loss(log_temperature: float) -> float:
     return -_log_likelihood(spec, prediction / math.exp(log_temperature), label)
 
-  found = optimize.minimize_scalar(loss, bounds=_LOG_RANGE, method='bounded')
-  return Calibration(temperature=math.exp(float(found.x)))
+  def error(log_temperature: float) -> float:
+    return expected_calibration_error(*confidence(spec, prediction / math.exp(log_temperature), label))
+
+  found = float(optimize.minimize_scalar(loss, bounds=_LOG_RANGE, method='bounded').x)
+  better = loss(found) <= loss(0.0) and error(found) <= error(0.0)
+  return Calibration(temperature=math.exp(found) if better else 1.0)
 
 
 def measure(spec: DatasetSpec, calibration: Calibration, prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -52,13 +52,11 @@ def refusal(method: str, when: str, found: Mapping[str, np.ndarray], runs: Runs,
   places = np.flatnonzero(np.any(list(found.values()), axis=0))
   seeds = [str(runs.seeds[i]) for i in places]
   rates = runs.of('optimizer.learning_rate') or (recipe.optimizer.learning_rate,) * len(runs)
-  names = _names(found)
   return Diverged(
-    f'{method} diverged {when}: {", ".join(names)} {"is" if len(names) == 1 else "are"} not finite for'
-    f' {"seed" if len(seeds) == 1 else "seeds"} {", ".join(seeds)} (of {len(runs)}); earlier checkpoints stay, nothing'
-    f' later is saved; lower config.optimizer.learning_rate ({max(rates[i] for i in places):.3g} now) in another'
-    ' --workdir; where that does not help, look for values of another scale in the data with python -m'
-    ' dream_jax.data.check'
+    f'{method} diverged {when}: not finite for {"seed" if len(seeds) == 1 else "seeds"} {", ".join(seeds)}'
+    f' ({len(seeds)} of {len(runs)}): {", ".join(_names(found))}; earlier checkpoints stay, nothing later is saved;'
+    f' lower config.optimizer.learning_rate ({max(rates[i] for i in places):.3g} now) in another --workdir; where that'
+    ' does not help, look for values of another scale in the data with python -m dream_jax.data.check'
   )
 
 
