@@ -89,7 +89,8 @@ def test_it_stops_at_once_names_the_seed_and_keeps_what_was_good(trainer, whole,
     _poison(trainer, patch, call=4, seeds=[1])
     told = _refused(trainer, tmp_path)
     for part in (
-      f'{_METHOD} diverged in steps 7 to 8 of 12: not finite for seed 4 (1 of 2): loss, task, gradient_norm, parameters;',
+      f'{_METHOD} diverged in steps 7 to 8 of 12: not finite for seed 4 (1 of 2): ',
+      ': loss, task, gradient_norm, parameters; earlier checkpoints stay',
       'lower config.optimizer.learning_rate (0.003 now) in another --workdir',
       'dream_jax.data.check',
     ):
