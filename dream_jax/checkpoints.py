@@ -287,6 +287,8 @@ def _disk_errors(directory: epath.Path) -> Iterator[None]:
   """TensorStore reports the disk's errors inside the text of another; they are OSErrors to us, and name the folder."""
   try:
     yield
+  except UserError:
+    raise
   except Exception as error:
     found = disk.refusal(error) or disk.tensorstore_error(error)
     if found is None or found.filename is not None:
