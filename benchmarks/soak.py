@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
 
-from faults import kills, tally  # noqa: E402
+from faults import kills, tally
 
 _REPORT_SECONDS = 30
 

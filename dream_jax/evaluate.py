@@ -14,7 +14,6 @@ from dream_jax.calibration import Calibration
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.protocols import Condition, conditions
-from dream_jax.errors import Preempted
 from dream_jax.models.registry import Method
 from dream_jax.parallel import hosts
 from dream_jax.predict import EvalInputs, Predictor, Seen
@@ -114,7 +113,7 @@ def evaluate_method(
   for protocol in dict.fromkeys(('complete', *protocols)):
     for condition in conditions(protocol, spec):
       if hosts.stopping():
-        raise Preempted(f'SIGTERM: {method.name} is trained, its evaluation will be made again')
+        raise hosts.stopped(f'{method.name} is trained, its evaluation will be made again')
       outputs = predictor.split(params, inputs, split, missing=condition.missing, seed=seed, seen=seen)
       for m, builder in enumerate(collected.values()):
         single = method.separate

@@ -277,8 +277,13 @@ class _Engine:
     seeds = tuple(self._recipe.seed + s for _ in range(search.points) for s in range(search.seeds))
     values = tuple((field, tuple(p[field] for p in points for _ in range(search.seeds))) for field in points[0])
     trainer = bench.trainer(method, Runs(seeds, values))
-    trained = trainer.run(folder, run=key)
+    trained = trainer.run(folder, run=key, may_diverge=True)
     scores = trained.best.score.reshape(search.points, -1).mean(1)
+    if not np.isfinite(scores).any():
+      raise UserError(
+        f'{method.name}: all {search.points} points of the search diverged; expected settings that can be trained with:'
+        ' lower config.optimizer.learning_rate and the ranges of config.study.search.fields'
+      )
     best = int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
     return {
       'points': points,

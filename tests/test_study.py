@@ -183,6 +183,26 @@ def test_the_search_trains_all_points_at_once_and_takes_the_best_on_validation(d
 
 
 @pytest.mark.slow
+def test_points_of_a_search_that_diverge_are_not_chosen(data, done, tmp_path):
+  config = _config(
+    study__methods=(), study__regimes=('complete',), study__search__points=3, study__valuation=False,
+    study__search__fields=(('optimizer.learning_rate', 'log', 1e29, 1e30),),
+  )  # fmt: skip
+  study.study(config, str(tmp_path / 'some'))
+  found = _results(tmp_path / 'some')['search']['late+dropout']
+  assert found['scores'][0] is not None
+  assert found['scores'][1:] == [None, None]
+  assert found['chosen'] == found['points'][0]
+  del done[:]
+  config.optimizer.learning_rate = 1e30
+  with pytest.raises(UserError, match=r'late.dropout: all 3 points of the search diverged'):
+    study.study(config, str(tmp_path / 'all'))
+  config.study.search.points = 0
+  with pytest.raises(UserError, match=r'late.dropout diverged in steps 1 to .*1e.30 now'):
+    study.study(config, str(tmp_path / 'none'))
+
+
+@pytest.mark.slow
 def test_without_valuation_and_peeking_there_is_neither(data, tmp_path):
   config = _config(
     study__methods=(), study__regimes=('complete',), study__peek=False, study__valuation=False

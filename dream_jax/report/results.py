@@ -4,9 +4,10 @@ The file may lack contributions, comparisons, summaries, times or whole protocol
 null where a value was undefined. Absent numbers come back as NaN, absent parts as None.
 """
 
+import math
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,12 +38,13 @@ class Measure(NamedTuple):
   scale: float
   digits: int
 
-  def number(self, value: float) -> str:
+  def number(self, value: float | None) -> str:
     """The value as written in a table; a dash where it is undefined."""
-    return f'{self.scale * value:.{self.digits}f}' if np.isfinite(value) else '–'
+    return '–' if value is None or not np.isfinite(value) else f'{self.scale * value:.{self.digits}f}'
 
-  def signed(self, value: float) -> str:
-    return f'{self.scale * value:+.{self.digits}f}' if np.isfinite(value) else '–'
+  def signed(self, value: float | None) -> str:
+    """The same of a difference, with its sign."""
+    return '–' if value is None or not np.isfinite(value) else f'{self.scale * value:+.{self.digits}f}'
 
 
 class Curve(NamedTuple):
@@ -92,6 +94,23 @@ def read_results(workdir: str | os.PathLike) -> dict:
       f'{path} has schema_version {version}; this program reads {SCHEMA_VERSION}: run --mode=evaluate again'
     )
   return results
+
+
+def defined(results: Any) -> Any:
+  """The results as their file holds them: None for a number that is not finite, and for an interval without both ends.
+
+  What has just been measured holds NaN where a metric is undefined, and an old file may hold it, too.
+  """
+  if isinstance(results, dict):
+    return {key: _interval(value) if str(key).startswith('ci95') else defined(value) for key, value in results.items()}
+  if isinstance(results, (list, tuple)):
+    return [defined(value) for value in results]
+  return None if isinstance(results, float) and not math.isfinite(results) else results
+
+
+def _interval(value: Any) -> list[float] | None:
+  bounds = defined(value)
+  return None if bounds is None or None in bounds else bounds
 
 
 def measure(metric: str) -> Measure:

@@ -112,7 +112,7 @@ def balance_table(results: dict) -> Table | None:
         *(_share(v) for v in value.get('shapley_share') or [None] * len(names)),
         tables.estimate(value.get('balance'), read.Measure('', 1.0, 2)),
         *(_points(v) for v in value.get('leave_one_out') or [None] * len(names)),
-        f'{np.mean(gradient):.2f}' if gradient else '–',
+        read.Measure('', 1.0, 2).number(read.mean(np.array(gradient or [None], np.float64))),
       )
     )
   if not rows:
@@ -181,9 +181,9 @@ def cost_table(results: dict) -> Table | None:
         '–' if flops is None else f'{flops / 1e9:,.0f}',
         _seconds(entry.get('train_seconds')),
         _seconds(entry.get('evaluate_seconds')),
-        _seconds(search.get('compile_seconds', 0.0) + sum(_compiling(results, method))),
+        _seconds((search.get('compile_seconds') or 0.0) + sum(_compiling(results, method))),
         _seconds(search.get('wall_seconds')) if searches else '–',
-        _seconds(sum(regimes) + search.get('wall_seconds', 0.0)),
+        _seconds(sum(regimes) + (search.get('wall_seconds') or 0.0)),
       )
     )
   seeds = tables.seeds_text(results)

@@ -58,7 +58,7 @@ class Child:
     *args: Any,
     output: Path,
     environment: Mapping[str, str | None] | None = None,
-    limits: Limits = Limits(),  # noqa: B008  # Frozen.
+    limits: Limits = Limits(),  # Frozen.
   ):
     """Starts it.
 

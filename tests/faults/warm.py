@@ -10,17 +10,17 @@ os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 os.environ['MPLBACKEND'] = 'Agg'
 os.environ.pop('XLA_FLAGS', None)  # The tests ask for eight devices, users for none.
 
-import flax  # noqa: E402, F401
-import matplotlib.pyplot  # noqa: E402, F401
-import optax  # noqa: E402, F401
-import orbax.checkpoint  # noqa: E402, F401
-import pyarrow.parquet  # noqa: E402, F401
-import tensorboardX  # noqa: E402, F401
-import tensorflow  # noqa: E402, F401
-import tensorflow_datasets  # noqa: E402, F401
+import flax  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
+import optax  # noqa: F401
+import orbax.checkpoint  # noqa: F401
+import pyarrow.parquet  # noqa: F401
+import tensorboardX  # noqa: F401
+import tensorflow  # noqa: F401
+import tensorflow_datasets  # noqa: F401
 
-import dream_jax.api  # noqa: E402, F401
-import dream_jax.experiment  # noqa: E402, F401
-import dream_jax.main  # noqa: E402, F401
-import dream_jax.plan  # noqa: E402, F401
-import dream_jax.study  # noqa: E402, F401
+import dream_jax.api
+import dream_jax.experiment
+import dream_jax.main
+import dream_jax.plan
+import dream_jax.study  # noqa: F401
