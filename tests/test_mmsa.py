@@ -277,8 +277,8 @@ def test_a_killed_preparation_leaves_no_trace_behind_the_next(tmp_path):
   code = (
     'import os, sys; from dream_jax.data.builders.cmu_mosei.cmu_mosei import CmuMosei; '
     'from dream_jax.data.datasets import load_dataset; write = CmuMosei._generate_examples\n'
-    'def kill(self, split):\n'
-    '  yield from write(self, split)\n'
+    'def kill(self, *arguments):\n'
+    '  yield from write(self, *arguments)\n'
     '  os.kill(os.getpid(), 9)\n'
     'CmuMosei._generate_examples = kill\n'
     'load_dataset("cmu_mosei/aligned", tfds_dir=sys.argv[1], manual_dir=sys.argv[2])'

@@ -68,7 +68,7 @@ def exact_text(value: Any, where: str) -> str:
     raise UserError(f'{where} is {value[:40]!r}, which has half a character in it; write it as UTF-8')
   if value.endswith('\0'):
     raise UserError(f'{where} is {value[:40]!r}; expected text without zero bytes at its end')
-  return value
+  return str(value)  # NumPy's own strings are subclasses.
 
 
 def _damaged(path: str, expected: str, remedy: str, error: Exception) -> str:

@@ -127,10 +127,10 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
     self.require_memory(sum(len(split['id']) for split in splits.values()))
     if _sha256(path) != config.sha256:
       self.notes = (f'note: {path} is not the published file (sha256 differs); its content was checked and is used',)
-    return {name: self._generate_examples(split) for name, split in splits.items()}
+    return {name: self._generate_examples(path, split) for name, split in splits.items()}
 
-  def _generate_examples(self, split) -> Iterator[tuple[str, dict]]:
-    for sample in mmsa.samples(split, self.own_config.by_name, unimodal_labels=self.UNIMODAL_LABELS):
+  def _generate_examples(self, path, split) -> Iterator[tuple[str, dict]]:
+    for sample in mmsa.samples(path, split, self.own_config.by_name, unimodal_labels=self.UNIMODAL_LABELS):
       yield sample['id'], sample
 
 
