@@ -192,6 +192,109 @@ def test_wrong_contents(change, expected, tmp_path):
   assert str(path) in message
 
 
+def _row(key, row, value):
+  """A change of one value of one row, in a list."""
+
+  def change(content):
+    content['train'][key] = list(content['train'][key])
+    content['train'][key][row] = value
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ('change', 'expected'),
+  [
+    (_row('id', 3, b'caf\xe9$_$1'), "id of row 3 is b'caf\\xe9$_$1', which is not UTF-8"),
+    (_row('id', 3, 'a\udce9$_$1'), 'id of row 3 is'),
+    (_row('id', 3, 'a$_$1\0'), 'expected text without zero bytes at its end'),
+    (_row('id', 3, ['a$_$1']), 'id of row 3 is a list; expected text'),
+    (_set('id', 'a$_$1'), 'id is a str; expected a list of texts'),
+    (_set('id', {'a$_$1': 1}), 'id is a dict; expected a list of texts'),
+    (_row('raw_text', 2, b'\xff'), "raw_text of row 2 is b'\\xff', which is not UTF-8"),
+    (_set('annotations', ['Neutral'] * 4), 'annotations has 4 rows; expected 5'),
+    (lambda content: content['train']['text_bert'].__setitem__((4, 1, 0), 2), 'row 4 of text_bert has an attention mask'),
+    (lambda content: content['train']['text_bert'].__setitem__((4, 0, 0), 2**40), 'row 4 of text_bert holds 1099511627776'),
+  ],
+)
+def test_rows_that_cannot_be_kept_as_they_are(change, expected, tmp_path):
+  content = make_content()
+  change(content)
+  path = write(tmp_path / 'manual', content)
+  message = message_of(tmp_path, tmp_path / 'manual')
+  assert expected in message
+  assert str(path) in message
+  assert not list((tmp_path / 'tfds').glob('cmu_mosei/aligned/1*'))
+
+
+@pytest.mark.parametrize('value', [-1, 1.5, np.nan, 2**40])
+def test_lengths_are_numbers_of_frames(value, tmp_path):
+  content = make_content('cmu_mosei/unaligned')
+  content['valid']['audio_lengths'][1] = value
+  write(tmp_path / 'manual', content, dataset='cmu_mosei/unaligned')
+  message = message_of(tmp_path, tmp_path / 'manual', 'cmu_mosei/unaligned')
+  assert "split 'valid': audio_lengths" in message
+
+
+def test_ids_and_texts_in_bytes_are_decoded(tmp_path):
+  content = make_content()
+  ids = [f'caf\u00e9{i}$_${i}' for i in range(5)]
+  content['train'] |= {'id': [i.encode() for i in ids], 'raw_text': [b'na\xc3\xafve'] * 5}
+  write(tmp_path / 'manual', content)
+  train = load(tmp_path, tmp_path / 'manual').splits['train']
+  assert train.ids.tolist() == sorted(ids)
+  assert set(train.extras['raw_text']) == {'na\u00efve'}
+
+
+def test_a_source_that_changed_is_seen_whatever_its_time_and_size_say(tmp_path, capsys):
+  content = make_content()
+  path = write(tmp_path / 'manual', content)
+  load(tmp_path, tmp_path / 'manual')
+  whole = path.read_bytes()
+  sha256 = hashlib.sha256(whole).hexdigest()
+  assert f'prepared from {path}, ' in (out := capsys.readouterr().out)
+  assert f'SHA-256 {sha256}; .pkl files carry no checksum: damage from before cannot be seen here' in out
+  before = path.stat()
+  damaged = bytearray(whole)
+  damaged[whole.index(content['train']['text'][2].tobytes()) + 4001] ^= 64  # Another number, and no other sign of it.
+  path.write_bytes(damaged)
+  os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+  prepared = tmp_path / 'tfds' / 'cmu_mosei' / 'aligned' / '1.1.0'
+  message = message_of(tmp_path, tmp_path / 'manual')
+  assert f'the file {path} changed since it was prepared (SHA-256 was {sha256[:16]}..., now ' in message
+  assert f'if the new one is right, delete {prepared} and run again' in message
+  path.write_bytes(whole)
+  load(tmp_path, tmp_path / 'manual')  # Only its time is another.
+  other = write(tmp_path / 'other', make_content() | {'more': 1})
+  assert f'the file {other} changed since' in message_of(tmp_path, tmp_path / 'other')
+  path.unlink()
+  load(tmp_path, tmp_path / 'manual')  # What is prepared needs no source.
+
+
+def test_a_source_that_changes_while_it_is_prepared_is_refused(tmp_path, monkeypatch):
+  path = write(tmp_path / 'manual', make_content())
+  generate = mmsa_builder.MmsaBuilder._generate_examples
+
+  def meanwhile(self, *arguments):
+    yield from generate(self, *arguments)
+    with open(path, 'ab') as file:
+      file.write(b'.')
+
+  monkeypatch.setattr(mmsa_builder.MmsaBuilder, '_generate_examples', meanwhile)
+  assert f'{path} changed while it was prepared' in message_of(tmp_path, tmp_path / 'manual')
+  assert not list((tmp_path / 'tfds').glob('cmu_mosei/aligned/*1.1.0'))
+
+
+def test_the_published_file_is_said_to_be_it(tmp_path, capsys, monkeypatch):
+  path = write(tmp_path / 'manual', make_content())
+  sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+  monkeypatch.setattr(CmuMosei.BUILDER_CONFIGS[0], 'sha256', sha256)
+  load(tmp_path, tmp_path / 'manual')
+  out = capsys.readouterr().out
+  assert f'SHA-256 {sha256}: the published file\n' in out
+  assert 'sha256 differs' not in out
+
+
 def test_content_that_is_no_dict(tmp_path):
   write(tmp_path / 'manual', [1, 2])
   assert 'holds a list; expected a dict' in message_of(tmp_path, tmp_path / 'manual')

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -57,9 +58,12 @@ def _report(arguments: argparse.Namespace) -> str:
 
 
 def _load(arguments: argparse.Namespace) -> Dataset:
-  if arguments.folder is None:
-    return load_dataset(arguments.name, tfds_dir=arguments.tfds_dir, manual_dir=arguments.manual_dir)
-  return load_dataset('folder', tfds_dir=arguments.tfds_dir, folder=arguments.folder)
+  try:
+    if arguments.folder is None:
+      return load_dataset(arguments.name, tfds_dir=arguments.tfds_dir, manual_dir=arguments.manual_dir)
+    return load_dataset('folder', tfds_dir=arguments.tfds_dir, folder=arguments.folder)
+  except UserError as error:  # Which names the flags of training.
+    raise UserError(re.sub(r'--config\.data\.(?=(manual_dir|tfds_dir)\b)', '--', str(error))) from error
 
 
 class _Parser(argparse.ArgumentParser):

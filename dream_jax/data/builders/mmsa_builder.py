@@ -1,7 +1,6 @@
 """What the data sets of MMSA's feature files have in common: a builder states files and shapes, the rest is here."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator
 from typing import ClassVar, cast
@@ -9,6 +8,7 @@ from typing import ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dream_jax.data import sealed
 from dream_jax.data.builders import mmsa, source_file
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.spec import DatasetSpec, ModalitySpec
@@ -114,6 +114,10 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
       explicit=explicit,
     )
 
+  @property
+  def published(self) -> tuple[str, ...]:
+    return (self.own_config.sha256,)
+
   def _split_generators(self, dl_manager):
     config = self.own_config
     path = self.find_source(os.fspath(dl_manager.manual_dir))
@@ -125,7 +129,7 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
       unimodal_labels=self.UNIMODAL_LABELS,
     )
     self.require_memory(sum(len(split['id']) for split in splits.values()))
-    if _sha256(path) != config.sha256:
+    if sealed.digest(path) != config.sha256:
       self.notes = (f'note: {path} is not the published file (sha256 differs); its content was checked and is used',)
     return {name: self._generate_examples(path, split) for name, split in splits.items()}
 
@@ -150,8 +154,3 @@ def instructions(builder: str, folder: str, rows: tuple[int, int, int], configs:
   ]
   lines += [f'  {c.name}: {c.layout}' + ('' if c.aligned else ', audio_lengths, vision_lengths [N]') for c in configs]
   return '\n'.join(lines)
-
-
-def _sha256(path: str) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()

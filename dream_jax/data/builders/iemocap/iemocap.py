@@ -175,6 +175,9 @@ class Iemocap(ModalityBuilder):
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
     return self._find(manual_dir, explicit=explicit).path
 
+  def source_files(self, manual_dir: str, *, explicit: bool = True) -> list[str]:
+    return self._find(manual_dir, explicit=explicit).files()
+
   def _find(self, manual_dir: str, *, explicit: bool = True) -> sources.Source:
     config = self.own_config
     source = sources.find(manual_dir, len(config.classes), config.features)
