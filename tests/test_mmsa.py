@@ -1,5 +1,7 @@
 """MMSA pickles: read back as written, and explained when they are wrong."""
 
+import hashlib
+import os
 import pickle
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import pytest
 
 from dream_jax import metrics
 from dream_jax.data import memory
+from dream_jax.data.builders import mmsa_builder
+from dream_jax.data.builders.cmu_mosei.cmu_mosei import CmuMosei
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import eval_batches
@@ -213,8 +217,14 @@ def _row(key, row, value):
     (_set('id', {'a$_$1': 1}), 'id is a dict; expected a list of texts'),
     (_row('raw_text', 2, b'\xff'), "raw_text of row 2 is b'\\xff', which is not UTF-8"),
     (_set('annotations', ['Neutral'] * 4), 'annotations has 4 rows; expected 5'),
-    (lambda content: content['train']['text_bert'].__setitem__((4, 1, 0), 2), 'row 4 of text_bert has an attention mask'),
-    (lambda content: content['train']['text_bert'].__setitem__((4, 0, 0), 2**40), 'row 4 of text_bert holds 1099511627776'),
+    (
+      lambda content: content['train']['text_bert'].__setitem__((4, 1, 0), 2),
+      'row 4 of text_bert has an attention mask',
+    ),
+    (
+      lambda content: content['train']['text_bert'].__setitem__((4, 0, 0), 2**40),
+      'row 4 of text_bert holds 1099511627776',
+    ),
   ],
 )
 def test_rows_that_cannot_be_kept_as_they_are(change, expected, tmp_path):
@@ -234,6 +244,14 @@ def test_lengths_are_numbers_of_frames(value, tmp_path):
   write(tmp_path / 'manual', content, dataset='cmu_mosei/unaligned')
   message = message_of(tmp_path, tmp_path / 'manual', 'cmu_mosei/unaligned')
   assert "split 'valid': audio_lengths" in message
+
+
+def test_ids_of_two_splits_are_told(tmp_path, capsys):
+  content = make_content()
+  content['test']['id'][2] = content['train']['id'][1]
+  path = write(tmp_path / 'manual', content)
+  load(tmp_path, tmp_path / 'manual')
+  assert f'note: 1 ids are in more than one split of {path}, such as -a_train1$_$1\n' in capsys.readouterr().out
 
 
 def test_ids_and_texts_in_bytes_are_decoded(tmp_path):

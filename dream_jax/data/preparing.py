@@ -137,13 +137,25 @@ def _prepare(builder: Any, target: str, downloads: str) -> None:
   except Exception as error:
     if isinstance(error, UserError) or _said_by_disk(error) or not builder.source_paths:
       raise
-    reason = reading.said(error)
+    path, name = builder.source_paths[0], builder.info.full_name
     raise UserError(
-      f'{builder.source_paths[0]} cannot be prepared as data set {builder.info.full_name} ({reason}); it is damaged, '
-      'or the file of another data set: fetch or write it again'
+      f'{path} cannot be prepared as data set {name} ({_said_by_tfds(error)}); it is damaged, or the file of another '
+      'data set: fetch or write it again'
     ) from error
   finally:
     shuffle.MAX_MEM_BUFFER_SIZE = sort_bytes
+
+
+def _said_by_tfds(error: Exception) -> str:
+  """What went wrong while samples were written, for the user."""
+  from tensorflow.train import Example  # pyright: ignore[reportMissingImports]
+  from tensorflow_datasets.core import shuffle
+
+  cause = error.__context__
+  if isinstance(cause, shuffle.DuplicatedKeysError):  # TFDS logs the two samples in full.
+    key = Example.FromString(cause.item1).features.feature['id'].bytes_list.value[0]
+    return f'two samples have the id {key.decode("utf-8")!r}'
+  return reading.said(error)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What the data sets of MMSA's feature files have in common: a builder states files and shapes, the rest is here."""
 
+import collections
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -131,6 +132,10 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
     self.require_memory(sum(len(split['id']) for split in splits.values()))
     if sealed.digest(path) != config.sha256:
       self.notes = (f'note: {path} is not the published file (sha256 differs); its content was checked and is used',)
+    counts = collections.Counter(key for split in splits.values() for key in split['id'])
+    twice = [key for key, count in counts.items() if count > 1]
+    if twice:
+      self.notes += (f'note: {len(twice)} ids are in more than one split of {path}, such as {min(twice)}',)
     return {name: self._generate_examples(path, split) for name, split in splits.items()}
 
   def _generate_examples(self, path, split) -> Iterator[tuple[str, dict]]:

@@ -82,6 +82,8 @@ def read_array(stream: IO[bytes], size: int) -> np.ndarray:
   if dtype.kind not in 'biufcSU':
     raise ValueError(f'values of type {dtype}')
   wanted = math.prod(shape) * dtype.itemsize
+  if min(shape, default=0) < 0:
+    raise ValueError(f'shape {shape}')
   if wanted > size:  # Memory for it is taken before it is read.
     raise ValueError(f'it ends before the {wanted} bytes that its header promises')
   content = stream.read(wanted)
