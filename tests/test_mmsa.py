@@ -174,6 +174,7 @@ def _set(key, value):
   [
     (lambda content: content.pop('valid'), "has no split 'valid'; found train, test"),
     (_without('audio'), "split 'test' lacks audio"),
+    (_without('text_bert'), "has text_bert in split 'train' and not in all; expected it in all or none"),
     (_without('regression_labels'), "split 'test' lacks regression_labels"),
     (_set('audio', np.zeros((5, 50, 5))), 'audio has shape (5, 50, 5); expected (5, 50, 74)'),
     (_set('vision', np.zeros((4, 50, 35))), 'vision has shape (4, 50, 35); expected (5, 50, 35)'),
@@ -377,6 +378,12 @@ def test_absent_files_are_explained_on_one_line(dataset, tmp_path):
   assert str(tmp_path / 'tfds' / 'downloads' / 'manual') in str(caught.value)
   assert '--config.data.manual_dir=DIR' in str(caught.value)
   assert '\n' not in str(caught.value)
+
+
+def test_the_file_itself_in_the_place_of_its_folder(tmp_path):
+  path = write(tmp_path / 'manual', make_content())
+  expected = f'{path} is no folder; expected the folder of the source files: --config.data.manual_dir=DIR'
+  assert message_of(tmp_path, path) == expected
 
 
 def test_too_little_memory_is_refused_before_anything_is_written(tmp_path, monkeypatch):

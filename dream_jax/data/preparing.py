@@ -39,12 +39,16 @@ def prepared_builder(
     options: options of the data set.
 
   Raises:
-    UserError: an option or source file that is absent or wrong, or prepared files that are broken.
+    UserError: an option or source file that is absent, wrong or not what it was when it was prepared, prepared files
+      that are broken, or a place that cannot be written to.
   """
   builder, root, target = builder_and_place(
     builder_class, config_name, tfds_dir=tfds_dir, folder=folder, options=options
   )
   downloads = _folder_named(manual_dir or os.path.join(root, 'downloads', 'manual'), 'manual_dir')
+  if os.path.exists(downloads) and not (os.path.isdir(downloads) and os.access(downloads, os.R_OK | os.X_OK)):
+    found = 'cannot be read by this user' if os.path.isdir(downloads) else 'is no folder'
+    raise UserError(f'{downloads} {found}; expected the folder of the source files: --config.data.manual_dir=DIR')
   explicit = manual_dir is not None
   if not os.path.isdir(target):
     builder.source_paths = tuple(builder.source_files(downloads, explicit=explicit))

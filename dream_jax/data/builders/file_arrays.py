@@ -43,7 +43,7 @@ class FileArray:
     row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
     with open(self.path, 'rb', buffering=0) as file:
       file.seek(self.offset + start * row_bytes)
-      left = memoryview(values.reshape(-1).view(np.uint8))
+      left = values.reshape(-1).view(np.uint8).data
       while left.nbytes:
         size = file.readinto(left)
         if not size:

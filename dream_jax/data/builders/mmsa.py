@@ -67,6 +67,12 @@ def _read(path: str, shapes: Mapping[str, tuple[int, int]], aligned: bool, label
       found = f'found {_keys(split)}: is this the file of another data set?'
       raise UserError(f'{path}: split {theirs!r} lacks {", ".join(missing)}, which {kind} files have; {found}')
     splits[ours] = _checked(split, shapes, label_range, f'{path}: split {theirs!r}')
+  for key in ('text_bert', *_TEXTS):
+    having = [theirs for ours, theirs in SPLITS.items() if key in splits[ours]]
+    if having and len(having) < len(SPLITS):
+      raise UserError(
+        f'{path} has {key} in split {having[0]!r} and not in all; expected it in all or none: fetch it again'
+      )
   return splits
 
 

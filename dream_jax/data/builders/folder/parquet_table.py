@@ -35,7 +35,7 @@ class ParquetTable(Table):
       import pyarrow.parquet
     except ImportError as error:
       raise UserError(f'{path} needs the package pyarrow, which is not installed; run: pip install pyarrow') from error
-    with naming_damage(path, _EXPECTED), pyarrow.parquet.ParquetFile(path) as file:
+    with naming_damage(path, _EXPECTED), pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
       layouts = {field.name: _layout(field.type) for field in file.schema_arrow}
       total = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
       super().__init__(path, file.metadata.num_rows, layouts)
@@ -79,6 +79,7 @@ class ParquetTable(Table):
     import pyarrow.parquet
 
     options = {'buffer_size': CHUNK_BYTES, 'pre_buffer': False}  # Else a whole row group is read ahead.
+    options['page_checksum_verification'] = True  # Where pages have one, which few writers give them.
     with naming_damage(self.path, _EXPECTED), pyarrow.parquet.ParquetFile(self.path, **options) as file:
       for batch in file.iter_batches(self._step, columns=list(dict.fromkeys(names)), use_threads=False):
         yield [batch.column(name) for name in names]

@@ -111,9 +111,11 @@ def _column(entry: dict[str, Any], dialogue: str, where: str) -> Any:
   if dialogue not in entry:
     raise UserError(f'{where} lacks dialogue {dialogue}, which is in train or test: fetch the file again')
   column = entry[dialogue]
-  if not isinstance(column, list | tuple | np.ndarray | FileArray) or (hasattr(column, 'shape') and not column.shape):
+  if isinstance(column, list | tuple):
+    return column
+  if not isinstance(column, np.ndarray | FileArray) or not column.shape:
     raise UserError(f'{where} of dialogue {dialogue} is a {type(column).__name__}; expected a list: fetch it again')
-  return column if isinstance(column, list | tuple) else np.asarray(column)
+  return np.asarray(column)
 
 
 def _label(value: Any, num_classes: int, where: str) -> int:
