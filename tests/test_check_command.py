@@ -161,6 +161,11 @@ def test_help(capsys):
   ('error', 'code', 'message'),
   [
     (UserError('no\n  such'), 2, 'dream_jax: no such\n'),
+    (
+      UserError('--config.data.tfds_dir=DIR, --config.data.manual_dir=DIR, --config.data.options.fold=2'),
+      2,
+      'dream_jax: --tfds_dir=DIR, --manual_dir=DIR, --config.data.options.fold=2\n',  # It has no flag for the last.
+    ),
     (OSError(28, 'No space left on device', '/x'), 2, 'dream_jax: No space left on device: /x; make room there'),
     (KeyboardInterrupt(), 130, '\ninterrupted\n'),
   ],

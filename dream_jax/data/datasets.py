@@ -4,6 +4,7 @@ Every data set goes through a TFDS builder of `dream_jax.data.builders`: prepare
 TensorFlow is imported on the first call, not with this module.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -158,6 +159,9 @@ def _read_split(builder: Any, split: str) -> dict[str, np.ndarray]:
   ids = np.array([i.decode('utf-8') for batch in batches(decoders=only_ids) for i in batch['id']])
   if len(ids) != size:
     raise ValueError(f'split {split} has {len(ids)} of {size} samples')
+  if len(set(ids.tolist())) < size:
+    twice, _ = collections.Counter(ids.tolist()).most_common(1)[0]
+    raise ValueError(f'split {split} has id {twice!r} more than once')
   order = np.argsort(ids)
   place = np.empty_like(order)
   place[order] = np.arange(size)
@@ -165,11 +169,15 @@ def _read_split(builder: Any, split: str) -> dict[str, np.ndarray]:
   row = 0
   for batch in batches():
     rows = place[row : row + len(batch['id'])]
+    if [i.decode('utf-8') for i in batch['id']] != ids[row : row + len(batch['id'])].tolist():
+      raise ValueError(f'the samples of split {split} changed their order while they were read')
     for name, values in batch.items():
       if name not in arrays:
         arrays[name] = np.empty((size, *values.shape[1:]), values.dtype)
       arrays[name][rows] = values
     row += len(rows)
+  if row != size:
+    raise ValueError(f'split {split} has {row} of {size} samples')
   return arrays | {'id': ids[order]}
 
 

@@ -6,7 +6,6 @@ decides what goes where; here samples are written. Memory holds labels, ids and 
 
 import dataclasses
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from typing import ClassVar, cast
@@ -14,6 +13,7 @@ from typing import ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dream_jax.data import seals
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.folder.description import FILE, SPLITS, Description, Modality, read_description
 from dream_jax.data.builders.folder.index import Rows, make_index, split_sizes
@@ -65,6 +65,11 @@ class Folder(ModalityBuilder):
     del manual_dir, explicit
     return self._survey.description.folder
 
+  def source_files(self, manual_dir: str, *, explicit: bool = True) -> list[str]:
+    del manual_dir, explicit
+    description = self._survey.description
+    return [description.path, *description.files]
+
   def _split_generators(self, dl_manager):
     del dl_manager
     index = make_index(self._survey)
@@ -101,11 +106,11 @@ class Folder(ModalityBuilder):
 
 
 def _digest(description: Description) -> str:
-  """Of `dataset.toml` and of name, size and time of every data file: what changed is prepared anew."""
+  """Of `dataset.toml` and of name and content of every data file: what changed is prepared anew, and nothing else."""
   digest = hashlib.sha256(description.text.encode())
   for path in description.files:
-    found = os.stat(path)
-    digest.update(f'\0{description.relative(path)}\0{found.st_size}\0{found.st_mtime_ns}'.encode())
+    name = description.relative(path).encode('utf-8', 'surrogateescape')
+    digest.update(b'\0' + name + b'\0' + seals.digest(path).encode())
   return digest.hexdigest()[:12]
 
 

@@ -36,7 +36,8 @@ class ParquetTable(Table):
       import pyarrow.parquet
     except ImportError as error:
       raise UserError(f'{path} needs the package pyarrow, which is not installed; run: pip install pyarrow') from error
-    with naming_damage(path, _EXPECTED), pyarrow.parquet.ParquetFile(path) as file:
+    options = {'page_checksum_verification': True}
+    with naming_damage(path, _EXPECTED), pyarrow.parquet.ParquetFile(path, **options) as file:
       names = file.schema_arrow.names
       twice = next((name for name in names if names.count(name) > 1), None)
       if twice is not None:
@@ -91,6 +92,7 @@ class ParquetTable(Table):
     import pyarrow.parquet
 
     options = {'buffer_size': CHUNK_BYTES, 'pre_buffer': False}  # Else a whole row group is read ahead.
+    options['page_checksum_verification'] = True  # Where pages have one, which few writers give them.
     with naming_damage(self.path, _EXPECTED), pyarrow.parquet.ParquetFile(self.path, **options) as file:
       for batch in file.iter_batches(self._step, columns=list(dict.fromkeys(names)), use_threads=False):
         yield [batch.column(name) for name in names]
