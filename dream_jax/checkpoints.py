@@ -239,10 +239,11 @@ class Checkpoints:
 
   def _steps(self, kind: str) -> tuple[list[int], list[int]]:
     """Steps of the saves that are there, in order: the finished ones, and those without a seal."""
-    if kind not in self._managers and not (self._directory / kind).is_dir():
+    folder = self._directory / kind
+    # Another process may have begun to save meanwhile: whether there is a folder is decided once, too.
+    if not hosts.agree(lambda: kind in self._managers or folder.is_dir()):
       return [], []
     steps = sorted(self._manager(kind, write=False).all_steps())
-    folder = self._directory / kind
     finished = hosts.agree(lambda: [step for step in steps if (folder / str(step) / _SEAL).exists()])
     return finished, [step for step in steps if step not in finished]
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -70,7 +71,7 @@ def results(workdir: Path) -> dict:
   return without_times(json.loads((workdir / 'results.json').read_text()))
 
 
-def without_times(value):
+def without_times(value: Any) -> Any:
   """The same without what a clock decides."""
   if isinstance(value, dict):
     return {k: without_times(v) for k, v in value.items() if not k.endswith('_seconds') and k != 'seal'}

@@ -281,7 +281,7 @@ def _steps(workdir):
 
 def _without_times(content):
   if isinstance(content, dict):
-    return {k: _without_times(v) for k, v in content.items() if not k.endswith('_seconds')}
+    return {k: _without_times(v) for k, v in content.items() if not k.endswith('_seconds') and k != 'seal'}
   return [_without_times(v) for v in content] if isinstance(content, list) else content
 
 
