@@ -12,14 +12,11 @@ stays there; the rest is removed. Exit code 1 if anything failed. A thousand kil
 import argparse
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
 
-from faults import kills, tally
-
-_REPORT_SECONDS = 30
+from faults import kills, soaking, tally
 
 
 def main() -> int:
@@ -40,7 +37,7 @@ def main() -> int:
   if flags.kills:
     told = tally.Tally(f'{flags.kills} kills, {flags.processes} processes', aloud=True)
     tallies.append(told)
-    with _aloud(told, 'signals', flags.kills):
+    with soaking.progress(told, 'signals', flags.kills):
       draws = kills.Draws(flags.seed, flags.processes, flags.phase)
       kills.run(kills.Bench(root), told, draws, kills=flags.kills, story=flags.story, workers=flags.workers)
   for told in tallies:
@@ -48,34 +45,6 @@ def main() -> int:
   tally.write(root / 'RESULTS.json', tallies, flags={k: str(v) for k, v in vars(flags).items()})
   print(f'results: {root}/RESULTS.json')
   return int(any(told.failures for told in tallies))
-
-
-class _aloud:  # noqa: N801  # A context manager.
-  """A line of progress now and then."""
-
-  def __init__(self, told: tally.Tally, column: str, wanted: int):
-    self._told, self._column, self._wanted = told, column, wanted
-    self._timer: threading.Timer | None = None
-
-  def _line(self) -> None:
-    done = sum(self._told.counts[self._column].values())
-    print(
-      f'{done}/{self._wanted} {self._column}, {len(self._told.failures)} failures, {self._told.hours * 60:.1f} min',
-      flush=True,
-    )
-    self._again()
-
-  def _again(self) -> None:
-    self._timer = threading.Timer(_REPORT_SECONDS, self._line)
-    self._timer.daemon = True
-    self._timer.start()
-
-  def __enter__(self) -> None:
-    self._again()
-
-  def __exit__(self, *_: object) -> None:
-    if self._timer:
-      self._timer.cancel()
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 _OF_THE_RUN = re.compile(r'.*seconds|environment|.*sha256.*|.*seal.*|.*digest.*')
 # Logs for the eye, programs, and what is made of results.
 _APART = re.compile(r'tensorboard|xla_cache|figures|checkpoints')
+_TORN = (ValueError, KeyError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def essence(place: Any) -> dict[str, Any]:
@@ -25,7 +27,10 @@ def essence(place: Any) -> dict[str, Any]:
   """
   found = {}
   for path, name in _files(place.workdir):
-    content = _content(path, {str(place.root): 'ROOT', str(place.prepared): 'PREPARED'})
+    try:
+      content = _content(path, {str(place.root): 'ROOT', str(place.prepared): 'PREPARED'})
+    except _TORN as error:
+      content = f'unreadable: {error}'
     if content is not None:
       found[name] = content
   return found
@@ -48,7 +53,7 @@ def parameters(workdir: str) -> dict[str, str]:
       tree = reader.restore(folder)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
       name = f'{step.relative_to(workdir)}{jax.tree_util.keystr(path)}'
-      found[name] = _hash(np.asarray(leaf))
+      found[name] = hash_of(np.asarray(leaf))
   return found
 
 
@@ -65,7 +70,7 @@ def torn(workdir: Path) -> list[str]:
       continue
     try:
       _content(path, {}, torn_line=True)
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _TORN as error:
       found.append(f'{name}: {error}')
   return found
 
@@ -83,7 +88,7 @@ def _content(path: Path, places: dict[str, str], *, torn_line: bool = False) -> 
     return None
   if path.suffix == '.npz':
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-      return {name: _hash(arrays[name]) for name in arrays.files}
+      return {name: hash_of(arrays[name]) for name in arrays.files}
   if path.suffix not in ('.json', '.jsonl'):
     return None
   text = path.read_text(encoding='utf-8')
@@ -102,7 +107,8 @@ def _scrubbed(obj: Any) -> Any:
   return [_scrubbed(value) for value in obj] if isinstance(obj, list) else obj
 
 
-def _hash(array: np.ndarray) -> str:
+def hash_of(array: np.ndarray) -> str:
+  """Of type, shape and values; texts by their characters."""
   return hashlib.sha256(f'{array.dtype}{array.shape}'.encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 

@@ -107,8 +107,7 @@ class Bench:
   def __init__(self, root: Path):
     """`root`: a folder that stays until the end."""
     self.root = root
-    self.place = Place(root / 'reference', place.write_data(root / 'data'), root / 'prepared')
-    self.environment = place.environment(root / 'compiled')
+    self.place = Place(root / 'reference', place.write_data(root / 'data'), root / 'prepared', root / 'compiled')
     self._references: dict[tuple[str, str, int], Reference] = {}
     self._locks: dict[Any, threading.Lock] = {}
     self._lock = threading.Lock()
@@ -193,14 +192,12 @@ def _attempt(
     own = [address, f'--num_processes={processes}', f'--process_id={index}'] if processes > 1 else []
     said = output.with_name(f'{output.name}-{i}') if i else output
     if real:
-      children.append(server.Real([*argv, *own], output=said, environment=bench.environment))
+      children.append(server.Real([*argv, *own], output=said))
       continue
     change = blow.change if blow and not i else None
     number = blow.signal if blow else signal.SIGKILL
     counted = str(said.with_name(f'{said.name}.changes'))
-    children.append(
-      server.Child(struck, [*argv, *own], folder, change, number, counted, output=said, environment=bench.environment)
-    )
+    children.append(server.Child(struck, [*argv, *own], folder, change, number, counted, output=said))
   return children
 
 

@@ -1,13 +1,12 @@
 """Where faults are tried: a small folder of data, a model that compiles in a second, and the commands on them."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-_TOML = """
+TOML = """
 name = "small"
 task = "multiclass"
 label = "mood"
@@ -49,7 +48,7 @@ def write_data(folder: Path, seed: int = 0) -> Path:
   """The folder, with samples of a sequence, a vector and tokens; another seed gives others of the same shapes."""
   rng = np.random.default_rng(seed)
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / 'dataset.toml').write_text(_TOML)
+  (folder / 'dataset.toml').write_text(TOML)
   label = np.arange(SAMPLES) % 3
   parts = np.array(['train', 'train', 'train', 'validation', 'test'])
   frames, tokens = rng.integers(2, 7, SAMPLES), rng.integers(1, 6, SAMPLES)
@@ -76,12 +75,14 @@ class Place:
     root: holds what one trial makes.
     data: the user's data.
     prepared: what is prepared of them; several places may share it.
+    compiled: programs; what one compiled, all others read.
     model: the method under study.
   """
 
   root: Path
   data: Path
   prepared: Path
+  compiled: Path
   model: str = 'concat'
 
   @property
@@ -97,6 +98,7 @@ class Place:
       f'--config.model.name={self.model}',
       f'--config.data.dir={self.data}',
       f'--config.data.tfds_dir={self.prepared}',
+      f'--config.compile_cache={self.compiled}',
       f'--workdir={self.workdir}',
       *more,
     ]
@@ -109,8 +111,3 @@ class Place:
     if self.workdir.exists():
       shutil.copytree(self.workdir, other.workdir)
     return other
-
-
-def environment(cache: Path) -> dict[str, str | None]:
-  """Of a child: what one compiled, all others read."""
-  return {'JAX_COMPILATION_CACHE_DIR': os.fspath(cache), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}

@@ -107,12 +107,11 @@ class Child:
 class Real:
   """`python -m dream_jax.main ARGV` as a user starts it, with the face of a `Child`: its imports can be struck too."""
 
-  def __init__(self, argv: list[str], *, output: Path, environment: Mapping[str, str | None]):
+  def __init__(self, argv: list[str], *, output: Path):
     """Starts it."""
     self.output = output
     output.parent.mkdir(parents=True, exist_ok=True)
-    merged = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
-    kept = {key: value for key, value in merged.items() if value is not None and key != 'XLA_FLAGS'}
+    kept = {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'} | {'JAX_PLATFORMS': 'cpu'}
     with open(output, 'w') as said:
       self._process = subprocess.Popen(
         [sys.executable, '-m', 'dream_jax.main', *argv],

@@ -64,13 +64,13 @@ class Tally:
     """Since the start."""
     return (time.monotonic() - self._start) / 3600
 
-  def table(self) -> str:
+  def table(self, *, with_failures: bool = True) -> str:
     """All of it in lines."""
     lines = [f'{self.title}: {self.hours:.2f} h, {len(self.failures)} failures']
     for column, counts in self.counts.items():
       lines.append(f'  {column}: {sum(counts.values())}')
       lines += [f'    {count:6} {row}' for row, count in sorted(counts.items(), key=lambda item: -item[1])]
-    lines += [f'  {failure}' for failure in self.failures]
+    lines += [f'  {failure}' for failure in self.failures] if with_failures else []
     return '\n'.join(lines)
 
   def as_json(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 JAX and TensorFlow start their threads when they are first used, not when they are imported.
 """
 
+import importlib
 import os
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -10,17 +11,28 @@ os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 os.environ['MPLBACKEND'] = 'Agg'
 os.environ.pop('XLA_FLAGS', None)  # The tests ask for eight devices, users for none.
 
-import flax  # noqa: F401
-import matplotlib.pyplot  # noqa: F401
-import optax  # noqa: F401
-import orbax.checkpoint  # noqa: F401
-import pyarrow.parquet  # noqa: F401
-import tensorboardX  # noqa: F401
-import tensorflow  # noqa: F401
-import tensorflow_datasets  # noqa: F401
+_MODULES = (
+  'flax',
+  'matplotlib.pyplot',
+  'optax',
+  'orbax.checkpoint',
+  'pyarrow.parquet',
+  'tensorboardX',
+  'tensorflow',
+  'tensorflow_datasets',
+  'dream_jax.api',
+  'dream_jax.main',
+  'dream_jax.plan',
+  'dream_jax.study',
+)
 
-import dream_jax.api
-import dream_jax.experiment
-import dream_jax.main
-import dream_jax.plan
-import dream_jax.study  # noqa: F401
+# TensorFlow greets whoever imports it, whatever the level.
+_shown, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(_nowhere, 2)
+try:
+  for _name in _MODULES:
+    importlib.import_module(_name)
+finally:
+  os.dup2(_shown, 2)
+  os.close(_shown)
+  os.close(_nowhere)
