@@ -26,7 +26,7 @@ from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
 from dream_jax.predict import Predictor
-from dream_jax.programs import Programs, program_key
+from dream_jax.programs import Programs, check_mesh, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config, recipe_of
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
@@ -47,8 +47,9 @@ def train(config: Any, workdir: str) -> None:
     UserError: something in the config, the data or the workdir is not as it should be.
   """
   recipe = recipe_from_config(config)
-  prepared = load_prepared(recipe)
   hosts.check_started()
+  check_mesh(recipe)
+  prepared = load_prepared(recipe)
   check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS, write=hosts.is_main())
   check_shared(workdir)
   if hosts.is_main():

@@ -18,7 +18,7 @@ import numpy as np
 from dream_jax.checkpoints import Checkpoints, checkpoint_folder
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
-from dream_jax.errors import Preempted
+from dream_jax.errors import Preempted, UserError
 from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric, sample_scores
 from dream_jax.models.model import ORACLE_MASK, overlay
@@ -86,6 +86,11 @@ def schedule_for(recipe: Recipe, spec: DatasetSpec, num_samples: int, num_runs: 
   between = -(-steps // evals)
   calls = -(-between // most)
   per_call = -(-between // calls)
+  if per_call * calls * evals >= 2**31:  # Steps are counted in 32 bits.
+    raise UserError(
+      f'config.train.epochs is {t.epochs}: {per_call * calls * evals:,} steps; expected fewer than {2**31:,}: fewer'
+      ' epochs or a larger train.batch_size'
+    )
   return Schedule(per_call * calls * evals, per_call * calls, per_call)
 
 

@@ -4,7 +4,6 @@ Prepared files are TFDS's: shards of examples whose arrays are raw float32 or in
 """
 
 import contextlib
-import fcntl
 import glob
 import io
 import os
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dream_jax.errors import UserError
+from dream_jax.paths import expanded
 
 # TFDS sorts examples by key and keeps up to 1 GB of them in memory before it sorts on disk: too much beside a source.
 _SORT_BYTES = 128 << 20
@@ -45,8 +45,11 @@ def prepared_builder(
   )
   if os.path.isdir(target):
     return builder
-  downloads = os.path.abspath(os.path.expanduser(manual_dir or os.path.join(root, 'downloads', 'manual')))
+  downloads = os.path.abspath(
+    expanded(manual_dir or os.path.join(root, 'downloads', 'manual'), 'config.data.manual_dir')
+  )
   builder.find_source(downloads, explicit=manual_dir is not None)
+  builder.require_memory(sum(builder.known_sizes.values()))
   with _alone(target):
     if not os.path.isdir(target):
       _prepare(builder, target, downloads)
@@ -72,7 +75,8 @@ def builder_and_place(
   import tensorflow_datasets as tfds
 
   config = builder_class.config_from_options(config_name, options, folder)
-  root = os.path.abspath(os.path.expanduser(tfds_dir or tfds.core.constants.DATA_DIR))  # pyright: ignore[reportAttributeAccessIssue]  # Lazy.
+  given = tfds_dir or tfds.core.constants.DATA_DIR  # pyright: ignore[reportAttributeAccessIssue]  # Lazy.
+  root = os.path.abspath(expanded(given, 'config.data.tfds_dir'))
   configs = builder_class.BUILDER_CONFIGS
   chosen = getattr(config, 'name', config) or (configs[0].name if configs else '')
   target = os.path.join(root, builder_class.name, chosen, str(builder_class.VERSION))
@@ -101,6 +105,8 @@ def _prepare(builder: Any, target: str, downloads: str) -> None:
 @contextlib.contextmanager
 def _alone(target: str) -> Iterator[None]:
   """Waits until no other process prepares `target`; a killed one does not hold the lock."""
+  import fcntl  # Not there on Windows, where the package should still be able to say so.
+
   os.makedirs(os.path.dirname(target), exist_ok=True)
   with open(os.path.join(os.path.dirname(target), '.lock'), 'a', encoding='utf-8') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
