@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from dream_jax import paths
+
 CACHE_FOLDER = 'xla_cache'
 # Seconds: reading a smaller program takes as long as compiling it.
 _WORTH_KEEPING = 0.3
@@ -21,5 +23,6 @@ def use_cache(config: Any, workdir: str) -> None:
   chosen = getattr(config, 'compile_cache', '')
   if chosen == 'off' or os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
-  jax.config.update('jax_compilation_cache_dir', chosen or os.path.join(workdir, CACHE_FOLDER))
+  folder = paths.expanded(chosen, 'config.compile_cache') or os.path.join(workdir, CACHE_FOLDER)
+  jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', _WORTH_KEEPING)
