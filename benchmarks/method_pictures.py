@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dream_jax import experiment
-from dream_jax.checkpoints import Checkpoints
-from dream_jax.config_guard import read_config
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
+from dream_jax.config_guard import read_sealed
 from dream_jax.data.missing import Missing
 from dream_jax.errors import UserError
 from dream_jax.models.registry import build, find_method
@@ -44,13 +44,14 @@ class Run:
 
   def __init__(self, workdir: str):
     """Raises UserError where the workdir holds no finished run of DREAM."""
-    recipe = recipe_from_config(read_config(workdir))
+    config, run = read_sealed(workdir)
+    recipe = recipe_from_config(config)
     prepared = experiment.load_prepared(recipe)
     self.spec, self._seed = prepared.spec, recipe.seed
     self._size = len(prepared.splits['test'])
     self._inputs = experiment.Workbench(recipe, prepared).feed.inputs
     model = build(find_method('dream'), prepared.spec, recipe.model)
-    with Checkpoints(f'{workdir}/checkpoints/dream', read_only=True) as checkpoints:
+    with Checkpoints(checkpoint_folder(workdir, 'dream'), run=of_method(run, 'dream'), read_only=True) as checkpoints:
       found = checkpoints.restore_best()
     if found is None:
       raise UserError(f'{workdir} holds no selected parameters of dream; run --mode=train with this --workdir first')

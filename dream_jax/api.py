@@ -12,8 +12,8 @@ import numpy as np
 
 from dream_jax import environment, paths, workdirs
 from dream_jax.calibration import Calibration
-from dream_jax.checkpoints import Checkpoints, checkpoint_folder
-from dream_jax.config_guard import read_config
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
+from dream_jax.config_guard import read_sealed
 from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
 from dream_jax.models.model import overlay
@@ -113,7 +113,8 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
 
 
 def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
-  recipe = recipe_from_config(read_config(workdir))
+  config, run = read_sealed(workdir)
+  recipe = recipe_from_config(config)
   name = method or recipe.model.name
   if name not in recipe.methods:
     raise UserError(f'{workdir} holds no method {name!r}; {did_you_mean(name, recipe.methods)}')
@@ -124,15 +125,15 @@ def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
     )
   if seed is not None and seed not in recipe.seeds:
     raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
-  finished = workdirs.read_method(workdir, name)
+  finished = workdirs.read_method(workdir, name, run=run)
   scores = np.reshape(finished.facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
   index = int(np.argmax(scores)) if seed is None else recipe.seeds.index(seed)
-  with Checkpoints(checkpoint_folder(workdir, name), read_only=True) as checkpoints:
+  with Checkpoints(checkpoint_folder(workdir, name), run=of_method(run, name), read_only=True) as checkpoints:
     found = checkpoints.restore_best()
   if found is None:
     raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
   params = jax.tree.map(lambda x: jnp.asarray(x[index]), found[1])
-  parts = workdirs.read_predictor_parts(workdir)
+  parts = workdirs.read_predictor_parts(workdir, run=run)
   model = build(chosen, parts.spec, recipe_of(chosen, recipe).model)
   fitted = finished.rows[0].calibration
   # A method of single modalities has a row, and a calibration, for each of them and none for itself.
@@ -145,7 +146,9 @@ class Predictor:
 
   Inputs are a dict with one array a modality, [B, ...] as `spec` says, and `<name>_length` [B] for sequences and tokens
   (when absent, zeros at the end are padding). A modality you do not have is given as zeros, or as whatever your system
-  delivers when it fails: recognising that is the model's task. Batches are padded to a power of two, so few shapes are
+  delivers when it fails: recognising that is the model's task. A length of 0 means the same as zeros of the full
+  length; a frame, vector or image with a NaN or infinity in it is zeros. What is no such input is refused before
+  anything is computed, see `dream_jax.data.raw_inputs`. Batches are padded to a power of two, so few shapes are
   compiled.
 
   Attributes:
@@ -175,7 +178,8 @@ class Predictor:
     """Outputs as NumPy arrays; predictions are calibrated probabilities, or values in the units of the labels.
 
     Raises:
-      UserError: a modality is absent or has another shape.
+      UserError: an input that is refused, see `standardise`, an empty batch, or values so far from those of training
+        that the answer is no number.
     """
     with environment.single_precision():
       return self._predict(inputs)
@@ -188,8 +192,10 @@ class Predictor:
     padded = 1 << (size - 1).bit_length()
     ready = {k: np.concatenate([x, np.repeat(x[:1], padded - size, axis=0)]) for k, x in ready.items()}
     outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._apply(self.params, ready))
+    prediction = self._units(outputs.prediction, self.calibration.temperature)
+    self._check_finite(prediction, ready)
     return outputs.replace(
-      prediction=self._units(outputs.prediction, self.calibration.temperature),
+      prediction=prediction,
       unimodal_predictions=None if outputs.unimodal_predictions is None else self._units(outputs.unimodal_predictions),
     )
 
@@ -228,6 +234,18 @@ class Predictor:
         sure['interval'] = (decision - self.calibration.margin, decision + self.calibration.margin)
       rows.append({'decision': decision, **sure, **by_modality})
     return rows
+
+  def _check_finite(self, prediction: np.ndarray, ready: dict[str, np.ndarray]) -> None:
+    """Refuses what no arithmetic of the model survives: values astronomically far from those of training."""
+    lost = ~np.isfinite(prediction).all(axis=-1)
+    if lost.any():
+      row = int(np.argmax(lost))
+      size = {m.name: float(np.abs(ready[m.name][row]).max()) for m in self.spec.modalities if m.kind != 'tokens'}
+      name = max(size, key=lambda name: size[name])
+      raise UserError(
+        f'row {row} has no answer: its input {name!r} lies up to {size[name]:.2g} standard deviations from the average '
+        'of training; expected values like those: is it in another unit?'
+      )
 
   def _by_name(self, outputs: Outputs, field: str) -> dict[str, np.ndarray]:
     values = getattr(outputs, field)

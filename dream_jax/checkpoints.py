@@ -1,17 +1,16 @@
 """Checkpoints on Orbax: a save is whole or absent, a restore fits or says why, and nothing is ever overwritten.
 
 On the disk: `DIRECTORY/state/STEP` (what training resumes from, the last few) and `DIRECTORY/best/STEP` (what selection
-chose, one). A save that was killed half-way leaves a temporary folder that the next writer removes. A finished save
-is sealed with the hashes of its files: TensorStore does not notice a flipped bit in an array and returns wrong numbers.
-A bucket keeps checksums of its own; there Orbax marks a whole save, for want of renames.
+chose, one). A save that was killed half-way leaves a temporary folder that the next writer removes. The last file of a
+save is its seal: the run it belongs to, its place, and the hashes of its files, since TensorStore does not notice a
+flipped bit in an array and returns wrong numbers. A save without a seal is not finished. A bucket keeps checksums of
+its own, so seals have no hashes there.
 """
 
 import errno
 import hashlib
-import json
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,18 +21,28 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dream_jax import storage
+from dream_jax import disk, sealed, storage
 from dream_jax.errors import Preempted, UserError
 from dream_jax.parallel import hosts
-from dream_jax.writers import write_json
 
 _STATE, _BEST = 'state', 'best'
 _SEAL = 'sha256.json'
+# What to do about a save that is not as it was made.
+_REMEDIES = {
+  _STATE: 'remove that folder to go on from the save before it, or start again in another --workdir',
+  _BEST: 'remove that folder and the file of the method in methods/, and run the command that trained it again: it goes'
+  ' on from the last state',
+}
 
 
 def checkpoint_folder(workdir: str, method: str) -> str:
   """`Checkpoints` of a method: where the states and the selected parameters of a method lie."""
   return f'{workdir}/checkpoints/{storage.without_wildcards(method)}'
+
+
+def of_method(run: str | None, method: str) -> str | None:
+  """The `run` of `Checkpoints` of a method: two methods of one run may have parameters of equal shapes."""
+  return None if run is None else f'{run} {method}'
 
 
 class _Manager(ocp.CheckpointManager):
@@ -54,6 +63,7 @@ class Checkpoints:
 
   Args:
     directory: folder of this method's checkpoints; made by the first save.
+    run: what the saves belong to, see `of_method`; None reads those of any run.
     max_to_keep: how many states stay.
     read_only: True never makes, removes or writes anything, so it is safe beside a run that is still training.
 
@@ -61,11 +71,18 @@ class Checkpoints:
     UserError: what would be saved in this folder could not be read again, see `storage.refuse_wildcards`.
   """
 
-  def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int = 2, read_only: bool = False):
+  def __init__(
+    self,
+    directory: str | os.PathLike[str],
+    *,
+    run: str | None = None,
+    max_to_keep: int = 2,
+    read_only: bool = False,
+  ):
     self._directory = storage.place(directory if storage.in_bucket(directory) else os.path.abspath(directory))
     if not read_only:
       storage.refuse_wildcards(self._directory)
-    self._max_to_keep = max_to_keep
+    self._run, self._max_to_keep = run, max_to_keep
     self._read_only = read_only
     self._managers: dict[str, _Manager] = {}
     self._unsealed: list[epath.Path] = []
@@ -110,28 +127,51 @@ class Checkpoints:
       self.wait()
 
   def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
-    """(step, state) of the last whole save, or None where there is none.
+    """(step, state) of the last finished save, or None where there is none. A writer removes unfinished ones after it.
 
     Args:
       abstract_state: tree of jax.ShapeDtypeStruct; a leaf's sharding says where the array is put (default: the first
         device). The tree of the checkpoint must equal it leaf by leaf in name, shape and dtype.
 
     Raises:
-      UserError: the checkpoint is damaged or was made for another model; nothing is changed.
+      UserError: the checkpoint is damaged, of another run or made for another model; nothing is changed.
     """
+    if not self._read_only:
+      self.wait()
+      self._remove_unfinished()
     return self._restore(_STATE, abstract_state)
 
   def restore_best(self, abstract_params: Any = None) -> tuple[int, Any] | None:
-    """(step, params) that selection chose, or None; without `abstract_params` a nested dict of NumPy arrays."""
+    """(step, params) that selection chose, or None; without `abstract_params` a nested dict of NumPy arrays.
+
+    Raises:
+      UserError: as `restore_latest`, or the save was not finished.
+    """
+    finished, unfinished = self._steps(_BEST)
+    if unfinished and not finished:
+      folder = self._directory / _BEST / str(unfinished[-1])
+      raise UserError(f'checkpoint {folder} is not finished: it has no seal; {_REMEDIES[_BEST]}')
     return self._restore(_BEST, abstract_params)
 
   def latest_step(self) -> int | None:
-    """The step of the last whole save, or None."""
-    return self._latest(_STATE)
+    """The step of the last finished save, or None."""
+    return max(self._steps(_STATE)[0], default=None)
 
   def best_step(self) -> int | None:
     """The step that selection chose, or None."""
-    return self._latest(_BEST)
+    return max(self._steps(_BEST)[0], default=None)
+
+  def has_best(self, step: int) -> bool:
+    """Whether what selection chose at `step` is there as it was saved."""
+
+    def whole() -> bool:
+      try:
+        self._check_seal(_BEST, step)
+      except UserError:
+        return False
+      return True
+
+    return self.best_step() == step and hosts.agree(whole)
 
   def wait(self) -> None:
     """Waits until every save that was started is on the disk."""
@@ -173,11 +213,51 @@ class Checkpoints:
     return self._managers[kind]
 
   def _seal(self) -> None:
-    """Writes the hashes of the saves that are finished; those of a save that was dropped meanwhile are not missed."""
+    """Seals the saves that are finished; those of a save that was dropped meanwhile are not missed."""
     folders, self._unsealed = self._unsealed, []
     for folder in folders:
-      if hosts.is_main() and not storage.in_bucket(folder) and folder.is_dir():
-        write_json(folder / _SEAL, _hashes(folder))
+      if hosts.is_main() and folder.is_dir():
+        files = {} if storage.in_bucket(folder) else _hashes(folder)
+        sealed.write(folder / _SEAL, {'files': files}, run=self._run, name=f'{folder.parent.name}/{folder.name}')
+
+  def _check_seal(self, kind: str, step: int) -> None:
+    """Compares a save with its seal.
+
+    Raises:
+      UserError: it is damaged, not finished, or of another run or place.
+    """
+    folder, remedy = self._directory / kind / str(step), _REMEDIES[kind]
+    try:
+      seal = sealed.read(folder / _SEAL, run=self._run, name=f'{kind}/{step}', remedy=remedy)
+    except FileNotFoundError:
+      raise UserError(f'checkpoint {folder} is not finished: it has no seal; {remedy}') from None
+    expected = seal.content['files']
+    found = _hashes(folder) if expected else {}
+    for name, digest in expected.items():
+      if found.get(name) != digest:
+        raise _damaged(folder, f'{name} is {"changed" if name in found else "gone"}', remedy)
+
+  def _steps(self, kind: str) -> tuple[list[int], list[int]]:
+    """Steps of the saves that are there, in order: the finished ones, and those without a seal."""
+    if kind not in self._managers and not (self._directory / kind).is_dir():
+      return [], []
+    steps = sorted(self._manager(kind, write=False).all_steps())
+    folder = self._directory / kind
+    finished = hosts.agree(lambda: [step for step in steps if (folder / str(step) / _SEAL).exists()])
+    return finished, [step for step in steps if step not in finished]
+
+  def _remove_unfinished(self) -> None:
+    """Removes saves that a kill left without a seal, after the last one that has its own."""
+    finished, unfinished = self._steps(_STATE)
+    last = max(finished, default=-1)
+    for step in (step for step in unfinished if step > last):
+      on = f'the save before it, of step {last}' if finished else 'the start'
+      print(
+        f'checkpoint {self._directory / _STATE / str(step)} has no seal: that save was not finished; '
+        f'it is removed, and training goes on from {on}',
+        flush=True,
+      )
+      self._manager(_STATE, write=True).delete(step)
 
   def _require_space(self, tree: Any) -> None:
     """Refuses before the first byte: a disk that fills up during a save makes Orbax's threads print tracebacks."""
@@ -188,19 +268,14 @@ class Checkpoints:
         errno.ENOSPC, f'{os.strerror(errno.ENOSPC)} for a checkpoint of {needed:,} bytes', str(self._directory)
       )
 
-  def _latest(self, kind: str) -> int | None:
-    if kind not in self._managers and not (self._directory / kind).is_dir():
-      return None
-    return self._manager(kind, write=False).latest_step()
-
   def _restore(self, kind: str, abstract: Any) -> tuple[int, Any] | None:
-    step = self._latest(kind)
+    step = max(self._steps(kind)[0], default=None)
     if step is None:
       return None
     folder = self._directory / kind / str(step)
     manager = self._manager(kind, write=False)
-    if hosts.is_main() and not storage.in_bucket(folder):
-      _check_seal(folder)
+    if hosts.is_main():
+      self._check_seal(kind, step)
     try:
       metadata = manager.item_metadata(step)
       found = getattr(metadata, 'tree', metadata)
@@ -214,7 +289,7 @@ class Checkpoints:
       raise
     except Exception as error:  # Damage surfaces from Orbax, JSON and TensorStore as any type, even a bare Exception.
       reason = (str(error).splitlines() or [''])[0][:160]
-      raise _damaged(folder, f'{type(error).__name__}: {reason}') from error
+      raise _damaged(folder, f'{type(error).__name__}: {reason}', _REMEDIES[kind]) from error
 
 
 def _hashes(folder: epath.Path) -> dict[str, str]:
@@ -223,25 +298,8 @@ def _hashes(folder: epath.Path) -> dict[str, str]:
   return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _check_seal(folder: epath.Path) -> None:
-  """Compares the files with their hashes; a save that was killed before it was sealed is left to Orbax to judge."""
-  try:
-    expected = json.loads((folder / _SEAL).read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    return
-  except (ValueError, OSError) as error:
-    raise _damaged(folder, f'{_SEAL}: {error}') from error
-  found = _hashes(folder)
-  for name, digest in expected.items():
-    if found.get(name) != digest:
-      raise _damaged(folder, f'{name} is {"changed" if name in found else "gone"}')
-
-
-def _damaged(folder: epath.Path, reason: str) -> UserError:
-  return UserError(
-    f'checkpoint {folder} cannot be read ({reason}); it is damaged: remove that folder to go on from the save before'
-    ' it, or start again in another --workdir'
-  )
+def _damaged(folder: epath.Path, reason: str, remedy: str) -> UserError:
+  return UserError(f'checkpoint {folder} cannot be read ({reason}); it is damaged: {remedy}')
 
 
 def _check_tree(folder: epath.Path, found: Any, expected: Any) -> None:
@@ -285,15 +343,16 @@ def _placed(leaf: Any) -> Any:
 
 @contextmanager
 def _disk_errors(directory: epath.Path) -> Iterator[None]:
-  """TensorStore reports the disk's errors as ValueError with the number inside; they are OSErrors to us."""
+  """TensorStore reports the disk's errors inside the text of another; they are OSErrors to us, and name the folder."""
   try:
     yield
-  except ValueError as error:
-    number = re.search(r"os_error_code='(\d+)'", str(error))
-    if number is None:
+  except UserError:
+    raise
+  except Exception as error:
+    found = disk.refusal(error) or disk.tensorstore_error(error)
+    if found is None or found.filename is not None:
       raise
-    code = int(number.group(1))
-    raise OSError(code, os.strerror(code), str(directory)) from error
+    raise OSError(found.errno, found.strerror, str(directory)) from error
 
 
 class _RaisedAnyway(logging.Filter):

@@ -1,8 +1,8 @@
 """What every command owes its user: an exit code that says whose fault it was, and one line instead of a traceback.
 
 0: done, or stopped by SIGTERM with everything saved. 2: the user's input is wrong, or the machine lacks what the
-command needs, told in one line. 1: a fault of ours, with a traceback. 130: interrupted. 141: nobody reads the output
-any more, as after `| head`.
+command needs, told in one line. 1: a fault of ours, with a traceback. 130: interrupted; in the middle of a training
+with everything saved. 141: nobody reads the output any more, as after `| head`.
 """
 
 import codecs
@@ -10,18 +10,18 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from dream_jax import environment
-from dream_jax.errors import Preempted, UserError
+from dream_jax import disk, environment
+from dream_jax.errors import Interrupted, Preempted, UserError
 
-# What the disk answers when it is the user's to mend, and what to do; {flag} names another place to write to.
-_ROOM = 'make room there or choose another {flag}'
+# What else the system answers that is the user's to mend, and how; {flag} names another place to write to.
 _PLACE = 'choose another {flag}'
 _MOUNT = 'check the disk or the mount, or choose another {flag}'
-_DISK = {
-  **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG), _ROOM),
+_ADVICE = {
   **dict.fromkeys((errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR), _PLACE),
   **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN), _MOUNT),
   **dict.fromkeys((errno.EMFILE, errno.ENFILE), 'allow more open files: ulimit -n 4096'),
@@ -39,13 +39,13 @@ def exit_code(command: Callable[[], None], *, writes_to: str, after_interrupt: s
 
   Args:
     command: does the work and prints.
-    writes_to: the flag that names another place to write to, for a disk that is full or read-only. An OSError that has
-      a `flag` of its own comes first.
+    writes_to: the flag that names another place to write to, for a disk that is full or read-only.
     after_interrupt: what the user should know after Ctrl-C.
   """
   # TensorFlow and absl announce themselves at length otherwise; what matters is raised or printed by us.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   logging.getLogger('matplotlib').setLevel(logging.ERROR)  # It complains where a home cannot be written to.
+  disk.speak_once()
   _replace_signs()
   try:
     environment.check_system()
@@ -58,6 +58,9 @@ def exit_code(command: Callable[[], None], *, writes_to: str, after_interrupt: s
   except BrokenPipeError:
     _print_no_more()
     return 141
+  except Interrupted as stop:
+    print(f'{stop}{after_interrupt}', file=sys.stderr)
+    return 130
   except Preempted as stop:
     print(f'{stop}{after_interrupt}', flush=True)
   except KeyboardInterrupt:
@@ -71,12 +74,37 @@ def exit_code(command: Callable[[], None], *, writes_to: str, after_interrupt: s
   return 0
 
 
+def end_at_interrupt(after_interrupt: str = '') -> None:
+  """Makes Ctrl-C end this process at once, with one line; for a process that is nothing but a command.
+
+  A KeyboardInterrupt would appear wherever the interpreter happens to be, and libraries swallow it, turn it into an
+  error of theirs or crash. What has something to save first listens itself, see `parallel.hosts`. A shell may have
+  started this in the background with SIGINT ignored: so it stays.
+
+  Args:
+    after_interrupt: what the user should know.
+  """
+
+  def end(*_: Any) -> None:
+    with contextlib.suppress(Exception):  # Whoever was writing just now cannot be written to.
+      sys.stdout.flush()
+    with contextlib.suppress(OSError):
+      os.write(2, f'\ninterrupted{after_interrupt}\n'.encode())
+    os._exit(130)
+
+  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, end)
+
+
 def _not_ours(error: Exception, writes_to: str) -> str | None:
   """What to tell the user where the machine or the input is at fault; None where we are."""
+  refused = disk.refusal(error)
+  if refused is not None:
+    return f'{refused.strerror}: {refused.filename or "no file named"}; make room there or choose another {writes_to}'
   if isinstance(error, OSError):
-    if error.errno in _DISK:
-      advice = _DISK[error.errno].format(flag=getattr(error, 'flag', writes_to))
-      return f'{error.strerror}: {error.filename or "no file named"}; {advice}'
+    if error.errno in _ADVICE:
+      where = error.filename or 'no file named'
+      return f'{error.strerror}: {where}; {_ADVICE[error.errno].format(flag=writes_to)}'
     if error.errno == errno.ENOENT and 'temporary directory' in str(error.strerror):
       return f'{error.strerror}; set TMPDIR to a folder that can be written to'
   if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):

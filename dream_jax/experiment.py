@@ -1,7 +1,7 @@
 """One run of the command line: every method of a config is trained, evaluated and compared; what is done stays done.
 
 WORKDIR/config.json         the config it belongs to
-WORKDIR/spec.json, statistics.npz   what a predictor needs beside the parameters
+WORKDIR/spec.json, spec.*.npz   what a predictor needs beside the parameters
 WORKDIR/checkpoints/METHOD  states and selected parameters
 WORKDIR/methods/METHOD.*    results of a finished method
 WORKDIR/results.json        all of them, with comparisons
@@ -11,10 +11,10 @@ WORKDIR/report.html         the same to look at
 import time
 from typing import Any
 
-from dream_jax import storage, workdirs
-from dream_jax.checkpoints import Checkpoints, checkpoint_folder
+from dream_jax import sealed, storage, workdirs
+from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
 from dream_jax.comparisons import compare
-from dream_jax.config_guard import CONFIG_FILE, check_shared, check_workdir
+from dream_jax.config_guard import CONFIG_FILE, alone, check_shared, check_workdir, read_sealed, run_identity
 from dream_jax.data.datasets import Dataset, load_dataset
 from dream_jax.data.missing import describe
 from dream_jax.data.prepare import Prepared, prepare
@@ -33,7 +33,9 @@ from dream_jax.report.text import as_text
 from dream_jax.results_file import entry, head
 from dream_jax.runs import Runs
 from dream_jax.train import Trained, Trainer
-from dream_jax.writers import plain, write_json
+
+# What evaluation may change, too, without making it another run.
+_FREE_FIELDS = (*EXECUTION_FIELDS, 'protocols')
 
 
 def train(config: Any, workdir: str) -> None:
@@ -49,24 +51,23 @@ def train(config: Any, workdir: str) -> None:
   recipe = recipe_from_config(config)
   hosts.check_started()
   check_mesh(recipe)
-  prepared = load_prepared(recipe)
-  check_workdir(workdir, plain(config), ignore=EXECUTION_FIELDS, write=hosts.is_main())
-  check_shared(workdir)
-  if hosts.is_main():
-    workdirs.write_predictor_parts(workdir, prepared)
-  workbench = Workbench(recipe, prepared)
-  print(workbench.feed.describe(), flush=True)
-  for name in recipe.methods:
-    method = find_method(name)
-    if hosts.agree(lambda name=name: workdirs.is_finished(workdir, name)):
-      print(f'{name}: finished before', flush=True)
-      continue
-    facts, rows = train_method(method, workbench, workdir)
+  with alone(workdir):
+    prepared = load_prepared(recipe)
+    run = _run(config, prepared)
+    if hosts.is_main() and not (storage.place(workdir) / CONFIG_FILE).exists():
+      workdirs.check_nothing_of_another(workdir, run)
+    check_workdir(workdir, config, run=run, ignore=EXECUTION_FIELDS, write=hosts.is_main())
+    check_shared(workdir)
     if hosts.is_main():
-      workdirs.write_method(workdir, name, facts, rows)
-    print(_spent(name, facts), flush=True)
-  if hosts.is_main():
-    _finish(recipe, prepared, config, workdir)
+      workdirs.write_predictor_parts(workdir, prepared, run=run)
+    # Damage is told before hours of training, not after.
+    finished = hosts.agree(lambda: _finished(recipe, workdir, run))
+    workbench = Workbench(recipe, prepared)
+    print(workbench.feed.describe(), flush=True)
+    for name in recipe.methods:
+      _train_or_keep(find_method(name), finished.get(name), workbench, workdir, run)
+    if hosts.is_main():
+      _finish(recipe, prepared, config, workdir, run)
 
 
 def evaluate(config: Any, workdir: str) -> None:
@@ -78,26 +79,24 @@ def evaluate(config: Any, workdir: str) -> None:
   recipe = recipe_from_config(config)
   if not (storage.place(workdir) / CONFIG_FILE).exists():
     raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
-  check_workdir(workdir, plain(config), ignore=(*EXECUTION_FIELDS, 'protocols'), write=False)
-  prepared = load_prepared(recipe)
   hosts.check_started()
-  workdirs.check_data(workdir, prepared)
-  workbench = Workbench(recipe, prepared)
-  for name in recipe.methods:
-    method = find_method(name)
-    before = workdirs.read_method(workdir, name)
-    if method.module is None:
-      predictor, params = ConstantPredictor(prepared, recipe.num_seeds), None
-    else:
-      predictor, params = workbench.trained(method, workdir)
-    rows = evaluate_method(
-      method, predictor, params, workbench.feed.inputs, recipe.protocols, **reading(method, recipe)
-    )
+  with alone(workdir):
+    check_workdir(workdir, config, ignore=_FREE_FIELDS, write=False)
+    prepared = load_prepared(recipe)
+    run = _run(config, prepared)
+    workdirs.check_data(workdir, prepared, run=run)
+    check_workdir(workdir, config, run=run, ignore=_FREE_FIELDS, write=False)
+    workbench = Workbench(recipe, prepared)
+    before = {name: workdirs.read_method(workdir, name, run=run) for name in recipe.methods}
+    for name in recipe.methods:
+      _evaluate_again(find_method(name), before[name].facts, workbench, workdir, run)
     if hosts.is_main():
-      workdirs.write_method(workdir, name, before.facts, rows)
-    print(f'{name}: evaluated', flush=True)
-  if hosts.is_main():
-    _finish(recipe, prepared, config, workdir)
+      _finish(recipe, prepared, config, workdir, run)
+
+
+def _run(config: Any, prepared: Prepared) -> str:
+  """The identity of a training."""
+  return run_identity(config, prepared.data, ignore=_FREE_FIELDS)
 
 
 def load_raw(recipe: Recipe) -> Dataset:
@@ -137,9 +136,10 @@ class Workbench:
     """(predictor, selected parameters) of a method that was trained in the workdir.
 
     Raises:
-      UserError: the workdir holds none.
+      UserError: the workdir holds none, or they are damaged or of another run.
     """
-    with Checkpoints(checkpoint_folder(workdir, method.name), read_only=True) as checkpoints:
+    run = of_method(read_sealed(workdir).run, method.name)
+    with Checkpoints(checkpoint_folder(workdir, method.name), run=run, read_only=True) as checkpoints:
       programs = self.trainer(method).programs
       found = checkpoints.restore_best(programs.abstract_state.params)
     if found is None:
@@ -149,8 +149,8 @@ class Workbench:
     return programs.predictor, found[1]
 
 
-def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[dict[str, Any], list[Row]]:
-  """(facts, rows) of one method, trained or resumed in the workdir and evaluated."""
+def train_method(method: Method, workbench: Workbench, workdir: str, run: str) -> tuple[dict[str, Any], list[Row]]:
+  """(facts, rows) of one method of a run, trained or resumed in the workdir and evaluated."""
   recipe, inputs = workbench.recipe, workbench.feed.inputs
   facts: dict[str, Any] = {'num_params': 0, 'train_seconds': 0.0, 'compile_seconds': 0.0}
   if method.module is None:
@@ -158,7 +158,7 @@ def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[di
   else:
     print(f'{method.name}: compiling', flush=True)
     trainer = workbench.trainer(method)
-    trained = trainer.run(workdir)
+    trained = trainer.run(workdir, run=run)
     predictor, params = trainer.programs.predictor, trained.best.params
     facts = training_facts(trainer, trained)
   start = time.perf_counter()
@@ -166,6 +166,46 @@ def train_method(method: Method, workbench: Workbench, workdir: str) -> tuple[di
   facts['evaluate_seconds'] = time.perf_counter() - start
   facts['wall_seconds'] = sum(facts[f'{part}_seconds'] for part in ('compile', 'train', 'evaluate'))
   return facts, rows
+
+
+def _finished(recipe: Recipe, workdir: str, run: str) -> dict[str, dict[str, Any]]:
+  """Facts of the methods that are finished, and whether they were evaluated as the recipe asks, by name."""
+  asked = ['complete', *(p for p in recipe.protocols if p != 'complete')]
+  found = {}
+  for name in recipe.methods:
+    if workdirs.is_finished(workdir, name):
+      method = workdirs.read_method(workdir, name, run=run)
+      # --mode=evaluate may have been there with other protocols.
+      as_asked = all(list(row.protocols) == list(dict.fromkeys(asked)) for row in method.rows)
+      found[name] = {'facts': method.facts, 'as_asked': as_asked}
+  return found
+
+
+def _train_or_keep(method: Method, before: dict[str, Any] | None, workbench: Workbench, workdir: str, run: str) -> None:
+  """Does what the workdir lacks of a method."""
+  name = method.name
+  if before is None:
+    facts, rows = train_method(method, workbench, workdir, run)
+    if hosts.is_main():
+      workdirs.write_method(workdir, name, facts, rows, run=run)
+    print(_spent(name, facts), flush=True)
+  elif before['as_asked']:
+    print(f'{name}: finished before', flush=True)
+  else:
+    _evaluate_again(method, before['facts'], workbench, workdir, run)
+
+
+def _evaluate_again(method: Method, facts: dict[str, Any], workbench: Workbench, workdir: str, run: str) -> None:
+  """The evaluation of a finished method from its selected parameters."""
+  recipe = workbench.recipe
+  if method.module is None:
+    predictor, params = ConstantPredictor(workbench.prepared, recipe.num_seeds), None
+  else:
+    predictor, params = workbench.trained(method, workdir)
+  rows = evaluate_method(method, predictor, params, workbench.feed.inputs, recipe.protocols, **reading(method, recipe))
+  if hosts.is_main():
+    workdirs.write_method(workdir, method.name, facts, rows, run=run)
+  print(f'{method.name}: evaluated', flush=True)
 
 
 def reading(method: Method, recipe: Recipe) -> dict[str, Any]:
@@ -194,10 +234,10 @@ def _spent(name: str, facts: dict[str, Any]) -> str:
   )
 
 
-def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> None:
+def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str, run: str) -> None:
   """Assembles `results.json`, writes the report and prints the tables."""
-  results = assemble(recipe, prepared, config, workdir)
-  write_json(f'{workdir}/results.json', results)
+  results = assemble(recipe, prepared, config, workdir, run)
+  sealed.write(f'{workdir}/{workdirs.RESULTS_FILE}', results, run=run)
   report = write_report(workdir)
   print(as_text(results))
   seconds = [m for m in results['methods'].values() if m.get('compile_seconds') is not None]
@@ -210,14 +250,14 @@ def _finish(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> No
   print(f'report: {report}', flush=True)
 
 
-def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str) -> dict[str, Any]:
+def assemble(recipe: Recipe, prepared: Prepared, config: Any, workdir: str, run: str) -> dict[str, Any]:
   """The content of `results.json` from the finished methods of a workdir."""
   spec = prepared.spec
   missing = 'complete' if recipe.train_missing.kind == 'none' else describe(recipe.train_missing)
   methods: dict[str, Any] = {}
   rows: dict[str, Row] = {}
   for name in recipe.methods:
-    finished = workdirs.read_method(workdir, name)
+    finished = workdirs.read_method(workdir, name, run=run)
     for row in finished.rows:
       rows[row.name] = row
       methods[row.name] = entry(row, finished.facts, find_method(name), recipe, spec, missing)

@@ -1,18 +1,16 @@
 """The ledger of a study: one line a finished run, appended when everything the line speaks of is on the disk."""
 
-import json
 import os
 from typing import Any
 
-from dream_jax import storage
+from dream_jax import sealed, storage
 from dream_jax.errors import UserError
-from dream_jax.writers import plain
 
 LEDGER_FILE = 'study.jsonl'
 
 
 class Ledger:
-  """`WORKDIR/study.jsonl`, open for one process at a time.
+  """`WORKDIR/study.jsonl`; who opens it holds the workdir, see `storage.lock`.
 
   Attributes:
     records: key -> the line of that run.
@@ -22,31 +20,27 @@ class Ledger:
     """Reads what is there; a torn last line, left by a kill, is dropped.
 
     Raises:
-      UserError: another process is at work in this workdir.
+      UserError: a line is damaged.
     """
     path = storage.place(workdir) / LEDGER_FILE
-    self._log = storage.open_log(path, alone=True)
+    self._log = storage.open_log(path)
     content = self._log.read()
-    whole = content[: content.rfind(b'\n') + 1]
-    if whole != content:
-      self._log.truncate(len(whole))
-    self.records: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
-      try:
-        record = json.loads(line)
-        self.records[record['key']] = record
-      except (ValueError, KeyError, TypeError):
-        self._log.close()
-        raise UserError(f'line {number} of {path} is damaged; remove that line: its run is made again') from None
+    try:
+      lines = sealed.records(content, path, run=LEDGER_FILE, remedy='remove that line: its run is made again')
+    except UserError:
+      self._log.close()
+      raise
+    self._log.truncate(sum(len(line) for line, _ in lines))
+    self.records: dict[str, dict[str, Any]] = {record['key']: record for _, record in lines}
 
   def append(self, record: dict[str, Any]) -> None:
     """Adds a run; it is on the disk when this returns."""
-    self._log.append(json.dumps(plain(record), allow_nan=False).encode() + b'\n')
+    self._log.append(sealed.line(record, run=LEDGER_FILE))
     self._log.sync()
     self.records[record['key']] = record
 
   def close(self) -> None:
-    """Lets other processes in."""
+    """What was appended to a log in a bucket is there when this returns."""
     self._log.close()
 
   def __enter__(self) -> 'Ledger':

@@ -12,8 +12,8 @@ from dream_jax.evaluate import Row
 from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method
 from dream_jax.recipe import Recipe
+from dream_jax.sealed import plain
 from dream_jax.spec import DatasetSpec
-from dream_jax.writers import plain
 
 
 def head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, 
   """
   metric, higher = primary_metric(spec)
   return {
-    'schema_version': 1,
+    'schema_version': 2,
     'dataset': spec.name,
     'data_kind': spec.data_kind,
     'task': spec.task,
@@ -54,12 +54,13 @@ def entry(
     missing: what the training data lack, in words; 'complete' for nothing.
   """
   facts = dict(facts)
-  if method.separate:  # A row of each modality; each was selected by itself.
+  if row.modality is not None:  # Each was selected by itself.
     for fact in ('best_step', 'validation_score'):
-      facts[fact] = [values[spec.index(row.name)] for values in facts[fact]]
+      facts[fact] = [values[spec.index(row.modality)] for values in facts[fact]]
   return {
     'title': row.title,
     'method': method.name,
+    'modality': row.modality,
     'uses_oracle': list(method.uses_oracle),
     'source': method.source,
     'seeds': list(recipe.seeds),

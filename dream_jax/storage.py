@@ -5,6 +5,7 @@ write can demand that nobody wrote since. Both come to the same here: a file is 
 of two writers of one log the second is told. Arrays of checkpoints go to either through Orbax and TensorStore.
 """
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,9 @@ from dream_jax import paths
 from dream_jax.errors import UserError
 
 _BUCKET = 'gs://'
+_LOCK = '.lock'
+# What file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def _installed(name: str) -> bool:
@@ -99,7 +104,7 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = Path(path.with_name(f'.{path.name}.tmp-{os.getpid()}'))
   try:
-    with open(temporary, 'wb') as file:
+    with naming(path), open(temporary, 'wb') as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
@@ -108,6 +113,57 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
     temporary.unlink(missing_ok=True)
     raise
   _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
+  """Keeps a folder for this process; the folder is made, and goes again if nothing was written into it.
+
+  The system gives the lock back when the process ends, however it ends; a stopped process keeps it. A bucket has no
+  locks.
+
+  Raises:
+    UserError: another process is at work in the folder, or the folder cannot be made.
+  """
+  path = place(folder)
+  if in_bucket(path):
+    yield
+    return
+  made = [parent for parent in (path, *path.parents) if not parent.exists()]
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+    raise UserError(f'--workdir={path} cannot be made ({error.strerror}); choose another place') from error
+  file = _locked(path / _LOCK)
+  try:
+    yield
+  finally:
+    with contextlib.suppress(OSError):  # All that is lost is tidiness.
+      if os.listdir(path) == [_LOCK]:
+        os.unlink(path / _LOCK)
+        for parent in made:
+          os.rmdir(parent)
+    os.close(file)
+
+
+def _locked(path: epath.Path) -> int:
+  """Descriptor of the file, locked."""
+  while True:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # Its last owner may have removed it since it was opened.
+      if os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path)):
+        return file
+    except OSError as error:
+      if error.errno in _NO_LOCKS:
+        print(f'{path.parent} cannot be locked ({error.strerror}): start no second process there', flush=True)
+        return file
+      os.close(file)
+      if error.errno not in (errno.EAGAIN, errno.EACCES):
+        raise
+      raise _another(path) from None
+    os.close(file)
 
 
 def remove_folder(path: str | os.PathLike[str]) -> None:
@@ -121,6 +177,17 @@ def remove_folder(path: str | os.PathLike[str]) -> None:
 def free_bytes(path: str | os.PathLike[str]) -> int | None:
   """Bytes that are left where the folder is; None for a bucket, which does not fill up."""
   return None if in_bucket(path) else shutil.disk_usage(path).free
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Errors of an open file get the name of the file: the system leaves it out."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 class Log(Protocol):
@@ -147,36 +214,22 @@ class Log(Protocol):
     ...
 
 
-def open_log(path: str | os.PathLike[str], *, alone: bool = False) -> Log:
+def open_log(path: str | os.PathLike[str]) -> Log:
   """A log, opened for appending; made if it is not there.
 
-  Args:
-    path: of the file.
-    alone: refuse where another process has it open. In a bucket the later of two writers is refused at any rate, when
-      it first syncs.
-
-  Raises:
-    UserError: `alone`, and another process has it open.
+  In a folder `lock` keeps other writers out. In a bucket the later of two writers is refused when it first syncs.
   """
   path = place(path)
   if in_bucket(path):
     return _BucketLog(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  return _FileLog(path, alone)
+  return _FileLog(path)
 
 
 class _FileLog:
-  def __init__(self, path: epath.Path, alone: bool):
+  def __init__(self, path: epath.Path):
     self._path = path
     self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-      if alone:
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      os.close(self._file)
-      if error.errno not in (errno.EAGAIN, errno.EACCES):
-        raise
-      raise _another(path) from None
 
   def read(self) -> bytes:
     return self._path.read_bytes()
@@ -186,13 +239,15 @@ class _FileLog:
 
   def append(self, data: bytes) -> None:
     # One write: with O_APPEND nothing can land inside it.
-    written = os.write(self._file, data)
+    with naming(self._path):
+      written = os.write(self._file, data)
     if written != len(data):  # A full disk takes a part.
       os.ftruncate(self._file, os.fstat(self._file).st_size - written)
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
   def sync(self) -> None:
-    os.fsync(self._file)
+    with naming(self._path):
+      os.fsync(self._file)
 
   def close(self) -> None:
     os.close(self._file)
@@ -271,9 +326,7 @@ class Mirror:
 
 
 def _another(path: epath.Path) -> UserError:
-  return UserError(
-    f'another process is at work in {path.parent} ({path.name}); wait for it or choose another --workdir'
-  )
+  return UserError(f'another process is at work in {path.parent}; wait for it, stop it or choose another --workdir')
 
 
 @functools.cache

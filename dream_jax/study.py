@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from dream_jax import storage, workdirs
+from dream_jax import sealed, storage, workdirs
 from dream_jax.checkpoints import checkpoint_folder
-from dream_jax.config_guard import CONFIG_FILE, check_place, check_shared
+from dream_jax.config_guard import CONFIG_FILE, alone, check_shared, run_identity, write_config
 from dream_jax.data.datasets import Dataset, load_dataset
 from dream_jax.data.prepare import prepare
 from dream_jax.data.protocols import conditions
@@ -30,6 +30,7 @@ from dream_jax.data.regimes import regime
 from dream_jax.errors import UserError
 from dream_jax.evaluate import ConstantPredictor, evaluate_method
 from dream_jax.experiment import Workbench, reading, training_facts
+from dream_jax.gradient_facts import gradient_facts
 from dream_jax.ledger import LEDGER_FILE, Ledger
 from dream_jax.models.dream import Dream
 from dream_jax.models.registry import Method, find_method
@@ -40,10 +41,10 @@ from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
 from dream_jax.runs import Runs
+from dream_jax.sealed import plain
 from dream_jax.study_results import assemble_study
 from dream_jax.train import Trained, Trainer
 from dream_jax.valuation import value_modalities
-from dream_jax.writers import METRICS_FILE, plain, write_json
 
 _SEARCH_SEED = 20260  # Of the points of a random search: the same for all methods.
 
@@ -78,24 +79,28 @@ def study(config: Any, workdir: str) -> None:
   units = plan(recipe)
   hosts.check_started()
   check_mesh(recipe)
-  dataset = _load(recipe)
-  regimes = {name: regime(name, dataset.spec) for name in recipe.study.regimes}
-  if hosts.is_main():
-    _check_folder(workdir)
-  with Ledger(workdir) if hosts.is_main() else contextlib.nullcontext() as ledger:
-    engine = _Engine(recipe, dataset, regimes, workdir, ledger)
+  with alone(workdir):
+    dataset = _load(recipe)
+    regimes = {name: regime(name, dataset.spec) for name in recipe.study.regimes}
     if hosts.is_main():
-      engine.check_data()
-      write_json(f'{workdir}/{CONFIG_FILE}', plain(config))
-    check_shared(workdir)
-    done = engine.run(units)
+      _check_folder(workdir)
+    with Ledger(workdir) if hosts.is_main() else contextlib.nullcontext() as ledger:
+      engine = _Engine(recipe, dataset, regimes, workdir, ledger)
+      run = run_identity(config, engine.data_key, ignore=[f for f in EXECUTION_FIELDS if f != 'study'])
+      if hosts.is_main():
+        engine.check_data()
+        write_config(workdir, config, run)
+      check_shared(workdir)
+      done = engine.run(units)
     if not hosts.is_main():
       return
-    finished = [(unit, record, workdirs.read_method(folder, unit.method)) for unit, record, folder in done]
+    finished = [
+      (unit, record, workdirs.read_method(engine.folder(unit, key), unit.method, run=key)) for unit, record, key in done
+    ]
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     results = assemble_study(recipe, config, finished, dataset.spec, sizes)
-    write_json(f'{workdir}/results.json', results)
-  report = write_report(workdir)
+    sealed.write(f'{workdir}/{workdirs.RESULTS_FILE}', results, run=run)
+    report = write_report(workdir)
   print(as_text(results))
   print(f'results: {workdir}/results.json')
   print(f'report: {report}', flush=True)
@@ -145,13 +150,17 @@ def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[st
 
 
 class _Engine:
-  """Does the runs of a plan one after another."""
+  """Does the runs of a plan one after another.
+
+  Attributes:
+    data_key: fingerprint of the data set, nothing missing.
+  """
 
   def __init__(self, recipe: Recipe, dataset: Dataset, regimes: dict[str, Any], workdir: str, ledger: Ledger | None):
     """`ledger` is None in processes that only help."""
     self._recipe, self._dataset, self._regimes = recipe, dataset, regimes
     self._workdir, self._ledger = workdir, ledger
-    self._data_key = workdirs.fingerprint(prepare(dataset, train_missing=regime('complete', dataset.spec), seed=0))
+    self.data_key = dataset.fingerprint
     self._compiled: dict[Any, Programs] = {}
     self._bench: tuple[str, Workbench] | None = None
     self._chosen: dict[str, dict[str, float]] = {}
@@ -163,13 +172,13 @@ class _Engine:
       UserError: it is so.
     """
     assert self._ledger is not None
-    if any(record.get('data') not in (None, self._data_key) for record in self._ledger.records.values()):
+    if any(record.get('data') not in (None, self.data_key) for record in self._ledger.records.values()):
       raise UserError(
         f'{self._workdir} holds a study of other data, or of data that changed since; choose another --workdir'
       )
 
   def run(self, units: list[Unit]) -> list[tuple[Unit, dict[str, Any], str]]:
-    """(unit, line of the ledger, folder) of every run of the plan; what was finished before is not made again."""
+    """(unit, line of the ledger, key) of every run of the plan; what was finished before is not made again."""
     progress, done = _StudyProgress(units), []
     for unit in units:
       key = self._key(unit)
@@ -181,7 +190,7 @@ class _Engine:
           'method': unit.method,
           'regime': unit.regime,
           'search': unit.search,
-          'data': self._data_key,
+          'data': self.data_key,
           'seeds': list(self._recipe.seeds),
           **self._do(unit, key),
         }
@@ -191,22 +200,31 @@ class _Engine:
         progress.done(unit, record['wall_seconds'])
       else:
         progress.skipped(unit)
+      self._drop_rest(unit, key)
       if unit.search:
         self._chosen[unit.method] = record['chosen']
-      done.append((unit, record, self._folder(unit, key)))
+      done.append((unit, record, key))
     return done
 
   def _finished(self, unit: Unit, key: str) -> dict[str, Any] | None:
-    """The line of a run whose results are on the disk, or None."""
+    """The line of a run whose results are on the disk, or None.
+
+    Raises:
+      UserError: they are damaged or of another run.
+    """
     assert self._ledger is not None
-    record = self._ledger.records.get(key)
-    return record if record and workdirs.is_finished(self._folder(unit, key), unit.method) else None
+    record, folder = self._ledger.records.get(key), self.folder(unit, key)
+    if record is None or not workdirs.is_finished(folder, unit.method):
+      return None
+    workdirs.read_method(folder, unit.method, run=key)
+    return record
 
   def _key(self, unit: Unit) -> str:
     chosen = {} if unit.search else self._chosen.get(unit.method, {})
-    return run_key(unit, self._recipe, self._regimes[unit.regime], self._data_key, chosen)
+    return run_key(unit, self._recipe, self._regimes[unit.regime], self.data_key, chosen)
 
-  def _folder(self, unit: Unit, key: str) -> str:
+  def folder(self, unit: Unit, key: str) -> str:
+    """Where a run lies."""
     method = storage.without_wildcards(unit.method)
     name = f'{method}@{"search" if unit.search else unit.regime.replace("/", "-")}-{key[:12]}'
     return os.path.join(self._workdir, 'runs', name)
@@ -223,25 +241,41 @@ class _Engine:
 
   def _do(self, unit: Unit, key: str) -> dict[str, Any]:
     """One run: (what the ledger says of it); its results are on the disk when this returns."""
-    method, bench, folder = find_method(unit.method), self._workbench(unit.regime), self._folder(unit, key)
+    method, bench, folder = find_method(unit.method), self._workbench(unit.regime), self.folder(unit, key)
     if unit.search:
-      facts = self._search(method, bench, folder)
-      _keep(folder, method.name, facts, [], rest=f'{folder}/checkpoints')
-      return {'chosen': facts['chosen']}
-    facts, rows = self._train(method, bench, folder)
-    # What training resumes from is several times the size of what it selected.
-    _keep(folder, method.name, facts, rows, rest=f'{checkpoint_folder(folder, method.name)}/state')
-    return {'train_seconds': facts['train_seconds'], 'compile_seconds': facts['compile_seconds']}
+      facts, rows = self._search(method, bench, folder, key), []
+      said = {'chosen': facts['chosen']}
+    else:
+      facts, rows = self._train(method, bench, folder, key)
+      said = {'train_seconds': facts['train_seconds'], 'compile_seconds': facts['compile_seconds']}
+    if hosts.is_main():
+      workdirs.write_method(folder, method.name, facts, rows, run=key)
+    return said
 
-  def _search(self, method: Method, bench: Workbench, folder: str) -> dict[str, Any]:
+  def _drop_rest(self, unit: Unit, key: str) -> None:
+    """Removes what a run that is in the ledger needs no more; before that a kill would go on from it.
+
+    What training resumes from is several times the size of what it selected; a search selects nothing that stays.
+    """
+    if hosts.is_main():
+      folder = self.folder(unit, key)
+      rest = f'{checkpoint_folder(folder, unit.method)}/state'
+      storage.remove_folder(f'{folder}/checkpoints' if unit.search else rest)
+
+  def _search(self, method: Method, bench: Workbench, folder: str, key: str) -> dict[str, Any]:
     """Trains all points of a random search side by side; facts with the one that validation prefers."""
     search = self._recipe.study.search
     points = draw_points(self._recipe)
     seeds = tuple(self._recipe.seed + s for _ in range(search.points) for s in range(search.seeds))
     values = tuple((field, tuple(p[field] for p in points for _ in range(search.seeds))) for field in points[0])
     trainer = bench.trainer(method, Runs(seeds, values))
-    trained = trainer.run(folder)
+    trained = trainer.run(folder, run=key, may_diverge=True)
     scores = trained.best.score.reshape(search.points, -1).mean(1)
+    if not np.isfinite(scores).any():
+      raise UserError(
+        f'{method.name}: all {search.points} points of the search diverged; expected settings that can be trained with:'
+        ' lower config.optimizer.learning_rate and the ranges of config.study.search.fields'
+      )
     best = int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
     return {
       'points': points,
@@ -251,7 +285,7 @@ class _Engine:
       'compile_seconds': trained.compile_seconds,
     }
 
-  def _train(self, method: Method, bench: Workbench, folder: str) -> tuple[dict[str, Any], list[Any]]:
+  def _train(self, method: Method, bench: Workbench, folder: str, key: str) -> tuple[dict[str, Any], list[Any]]:
     """(facts, rows) of one method: trained, evaluated, its modalities valued."""
     recipe, inputs, s = self._recipe, bench.feed.inputs, self._recipe.study
     constant = ConstantPredictor(bench.prepared, recipe.num_seeds)
@@ -263,10 +297,10 @@ class _Engine:
     chosen = self._chosen.get(method.name, {})
     runs = Runs(recipe.seeds, tuple((f, (v,) * recipe.num_seeds) for f, v in chosen.items()))
     trainer = bench.trainer(method, runs, peek=s.peek)
-    trained = trainer.run(folder)
+    trained = trainer.run(folder, run=key)
     facts = {**training_facts(trainer, trained), 'settings': chosen}
     if hosts.is_main() and not method.separate:  # Gradients of separate models compete for nothing.
-      facts |= _gradient_facts(folder, trainer)
+      facts |= gradient_facts(folder, trainer, key)
     start = time.perf_counter()
     rows = self._evaluate(method, trainer, trained, inputs)
     if s.valuation and not method.separate:
@@ -308,13 +342,6 @@ def draw_points(recipe: Recipe) -> list[dict[str, float]]:
   return points
 
 
-def _keep(folder: str, method: str, facts: dict[str, Any], rows: list[Any], *, rest: str) -> None:
-  """Writes the results of a run and drops the folder with the rest of it."""
-  if hosts.is_main():
-    workdirs.write_method(folder, method, facts, rows)
-    storage.remove_folder(rest)
-
-
 def _load(recipe: Recipe) -> Dataset:
   """The data set; a protocol that does not fit it is refused before hours of training, not after."""
   if recipe.train_missing.kind != 'none':
@@ -330,31 +357,14 @@ def _load(recipe: Recipe) -> Dataset:
 
 def _check_folder(workdir: str) -> None:
   """Refuses a workdir of another mode: its config and results would be overwritten."""
-  folder = check_place(workdir)
+  folder = storage.place(workdir)
   if (folder / CONFIG_FILE).exists() and not (folder / LEDGER_FILE).exists():
+    if (folder / 'runs').exists():
+      raise UserError(
+        f'{folder} holds a study whose {LEDGER_FILE} is gone; bring it back, choose another --workdir, or remove'
+        f' {CONFIG_FILE} to make every run again'
+      )
     raise UserError(f'{folder} was made by another mode than study; choose another --workdir')
-
-
-def _gradient_facts(folder: str, trainer: Trainer) -> dict[str, Any]:
-  """Norms of the encoders' gradients over training, by modality, and how unequal they are; from the metrics' log."""
-  names = trainer.prepared.spec.names
-  curves: dict[str, list[np.ndarray]] = {name: [] for name in names}
-  steps = []
-  for line in (storage.place(folder) / METRICS_FILE).read_text(encoding='utf-8').splitlines():
-    record = json.loads(line)
-    if f'gradient_norm/{names[0]}' in record:
-      steps.append(record['step'])
-      for name in names:
-        curves[name].append(np.asarray(record[f'gradient_norm/{name}'], np.float64))
-  if not steps:
-    return {}
-  norms = np.stack([np.stack(curves[name]) for name in names])  # [M, calls, S]
-  ratio = norms.max(0) / np.maximum(norms.mean(0), 1e-12)
-  return {
-    'gradient_steps': steps,
-    'gradient_norms': {name: norms[m].mean(1).tolist() for m, name in enumerate(names)},
-    'gradient_imbalance': ratio.mean(0).tolist(),
-  }
 
 
 class _StudyProgress:

@@ -1,9 +1,8 @@
-"""What a run leaves behind while it runs: metric lines, TensorBoard events, a progress line, whole JSON files.
+"""What a run leaves behind while it runs: metric lines, TensorBoard events, a progress line.
 
-Everything here survives a kill at any moment: a line is appended in one write, a JSON file appears whole or not at all.
+Everything here survives a kill at any moment: a line is appended in one write.
 """
 
-import json
 import math
 import os
 import shutil
@@ -15,44 +14,11 @@ from typing import Any, TextIO
 import numpy as np
 from etils import epath
 
-from dream_jax import storage
+from dream_jax import sealed, storage
+from dream_jax.errors import UserError
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
-
-
-def write_json(path: str | os.PathLike[str], obj: Any) -> None:
-  """Writes `obj` to `path` in one step: a reader sees the old file or the new one, never a part.
-
-  NumPy and JAX arrays become lists, NaN and infinities become null: JSON has neither, and strict readers refuse them.
-
-  Raises:
-    OSError: the disk is full, read-only or not ours to write; the old file is untouched.
-    TypeError: `obj` holds something JSON has no word for.
-  """
-  storage.write(path, (json.dumps(plain(obj), indent=1, allow_nan=False) + '\n').encode())
-
-
-def plain(obj: Any) -> Any:
-  """`obj` in JSON's own types: str keys, lists, Python numbers, null for NaN and infinities."""
-  if obj is None or isinstance(obj, (bool, int, str)):
-    return obj
-  if isinstance(obj, float):
-    return obj if math.isfinite(obj) else None
-  if isinstance(obj, Mapping) or hasattr(obj, 'to_dict'):
-    # A ConfigDict resolves its references when it becomes a dict.
-    items = obj if isinstance(obj, Mapping) else obj.to_dict()
-    return {str(key): plain(value) for key, value in items.items()}
-  if isinstance(obj, (tuple, list)):
-    return [plain(value) for value in obj]
-  if isinstance(obj, (np.ndarray, np.generic)) or hasattr(obj, '__array__'):
-    array = np.asarray(obj)
-    # bfloat16 and its kin are no Python type; float32 holds them exactly.
-    array = array.astype(np.float32) if array.dtype.kind == 'V' else array
-    return plain(array.tolist())
-  if isinstance(obj, os.PathLike):
-    return os.fspath(obj)
-  raise TypeError(f'cannot write {type(obj).__name__} as JSON: {obj!r:.80}')
 
 
 class MetricsWriter:
@@ -67,6 +33,7 @@ class MetricsWriter:
     workdir: str | os.PathLike[str],
     method: str,
     *,
+    run: str | None = None,
     resume_step: int = -1,
     tensorboard: bool = True,
     enabled: bool = True,
@@ -76,42 +43,44 @@ class MetricsWriter:
     Args:
       workdir: folder of the run; made if it is not there.
       method: name that goes into every line and names the TensorBoard run.
+      run: what every line belongs to.
       resume_step: the last step that is kept; -1 starts afresh.
       tensorboard: whether to write events too.
       enabled: False makes every call a no-op: all processes but the first pass it.
+
+    Raises:
+      UserError: a line that is there is damaged or of another run, or lines up to `resume_step` are missing.
     """
-    self._method = method
+    self._method, self._run = method, run
     self._log: storage.Log | None = None
     self._events: Any = None
     if not enabled:
       return
     path = storage.place(workdir) / METRICS_FILE
-    _forget_after(path, method, resume_step)
+    _forget_after(path, method, resume_step, run)
     self._log = storage.open_log(path)
     if tensorboard:
-      from tensorboardX import SummaryWriter
+      from dream_jax.events import Events
 
       folder = storage.place(workdir) / TENSORBOARD_FOLDER / storage.without_wildcards(method)
       self._folder = storage.Mirror(folder)
-      # purge_step tells TensorBoard to forget what an earlier, killed run wrote from that step on.
-      self._events = SummaryWriter(str(self._folder.local), purge_step=resume_step + 1, flush_secs=30)
+      self._events = Events(self._folder.local, forget_from=resume_step + 1)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Appends one line `{"method", "step", **values}`.
 
     Args:
       step: number of the training step.
-      values: metric name -> number or array [S], one value a seed; TensorBoard shows the mean over seeds.
+      values: metric name -> number or array [S], one value a seed; TensorBoard shows the mean over seeds where it is
+        finite.
     """
     if self._log is None:
       return
-    line = json.dumps({'method': self._method, 'step': int(step), **plain(values)}, allow_nan=False)
-    self._log.append(line.encode() + b'\n')
+    self._log.append(sealed.line({'method': self._method, 'step': int(step), **values}, run=self._run))
     if self._events is not None:
-      for name, value in values.items():
-        array = np.asarray(value)
-        if array.dtype.kind in 'fiub' and array.size:
-          self._events.add_scalar(name, float(array.mean()), int(step))
+      arrays = {name: np.asarray(value) for name, value in values.items()}
+      means = {name: float(x.mean()) for name, x in arrays.items() if x.dtype.kind in 'fiub' and x.size}
+      self._events.add(int(step), {name: mean for name, mean in means.items() if math.isfinite(mean)})
 
   def flush(self) -> None:
     """Forces what was written down to the disk; call it before a checkpoint that refers to it."""
@@ -240,22 +209,30 @@ def _duration(seconds: float) -> str:
   return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
 
 
-def _forget_after(path: epath.Path, method: str, step: int) -> None:
-  """Drops the lines of `method` after `step`, and any line that is not whole."""
+def read_metrics(workdir: str | os.PathLike[str], *, run: str | None = None) -> list[tuple[bytes, dict[str, Any]]]:
+  """(line, record) of every whole line of a workdir's metrics; none where there is no such file.
+
+  Raises:
+    UserError: a line is damaged or of another run.
+  """
+  path = storage.place(workdir) / METRICS_FILE
   try:
-    old = path.read_bytes()
+    data = path.read_bytes()
   except FileNotFoundError:
-    return
-  # What follows the last newline is a torn line, even if what is there happens to parse.
-  kept = [line + b'\n' for line in old.split(b'\n')[:-1] if _keeps(line, method, step)]
-  new = b''.join(kept)
-  if new != old:
+    return []
+  return sealed.records(data, path, run=run, remedy='remove that line to go on without it, or choose another --workdir')
+
+
+def _forget_after(path: epath.Path, method: str, step: int, run: str | None) -> None:
+  """Drops the lines of `method` after `step`, and what a kill tore."""
+  lines = read_metrics(path.parent, run=run)
+  mine = [record['step'] for _, record in lines if record['method'] == method and record['step'] <= step]
+  if step >= 0 and mine[-1:] != [step]:  # A checkpoint is saved after the line of its step.
+    raise UserError(
+      f'{path} lacks lines of {method}: the last is of step {mine[-1] if mine else "none"}, its checkpoint of step'
+      f' {step}; bring the file back, or remove {path.parent}/checkpoints/{storage.without_wildcards(method)} to train'
+      ' it from the start'
+    )
+  new = b''.join(line for line, record in lines if record['method'] != method or record['step'] <= step)
+  if path.exists() and path.read_bytes() != new:
     storage.write(path, new)
-
-
-def _keeps(line: bytes, method: str, step: int) -> bool:
-  try:
-    record = json.loads(line)
-    return record['method'] != method or record['step'] <= step
-  except (ValueError, KeyError, TypeError):
-    return False

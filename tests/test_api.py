@@ -13,7 +13,7 @@ from scipy import special
 from small_runs import jit, small_config, small_prepared, small_spec
 
 import dream_jax
-from dream_jax import api, workdirs
+from dream_jax import api, sealed, workdirs
 from dream_jax.calibration import Calibration
 from dream_jax.config_guard import read_config
 from dream_jax.data.datasets import load_dataset
@@ -70,10 +70,9 @@ def test_best_seed_of_validation_is_the_default(workdir, predictor):
 def test_confidence_is_put_right_as_was_fitted_for_the_seed(workdir, test_split, tmp_path):
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)
-  path = copy / 'methods' / 'dream.json'
-  content = json.loads(path.read_text())
+  content, run = sealed.read(copy / 'methods' / 'dream.json', remedy='')
   content['facts']['validation_score'] = [0.1, 0.9]
-  path.write_text(json.dumps(content))
+  sealed.write(copy / 'methods' / 'dream.json', content, run=run)
   stored = [Calibration(**c) for c in content['rows'][0]['calibration']]
   assert len({c.temperature for c in (*stored, Calibration())}) == 3
   predictor, inputs = dream_jax.load(copy), _rows(test_split, slice(0, 8))
@@ -161,11 +160,11 @@ def _zeros(spec):
   return {m.name: np.zeros((2, *m.shape), np.int32 if m.kind == 'tokens' else np.float32) for m in spec.modalities}
 
 
-@pytest.mark.parametrize('damage', ['config.json', 'spec.json', 'statistics.npz', 'methods/dream.json', 'checkpoints'])
+@pytest.mark.parametrize('damage', ['config.json', 'spec.json', 'spec.*.npz', 'methods/dream.json', 'checkpoints'])
 def test_damaged_files_are_named(workdir, tmp_path, damage):
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)
-  path = copy / damage
+  (path,) = copy.glob(damage)
   if damage == 'checkpoints':
     path = max((p for p in (path / 'dream' / 'best').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   content = path.read_bytes()
@@ -194,6 +193,24 @@ def test_regression_answers_in_the_units_of_the_labels(tmp_path):
   np.testing.assert_allclose(predictor(raw).prediction, wanted, rtol=1e-4, atol=1e-4)
   assert predictor.explain(raw)[0]['decision'] == pytest.approx(float(wanted[0, 0]), rel=1e-4)
   assert predictor.explain(raw)[0]['confidence'] is None
+
+
+def test_a_loaded_model_reads_length_zero_as_missing_and_refuses_what_it_cannot_answer(tmp_path):
+  prepared = small_prepared('regression', ('audio', 'pose'))
+  workdirs.write_predictor_parts(str(tmp_path), prepared)
+  parts = workdirs.read_predictor_parts(str(tmp_path))
+  model = build(find_method('late+dropout'), parts.spec, recipe_from_config(small_config()).model)
+  params = model.init({'params': jax.random.key(0)}, api.empty_inputs(parts.spec), train=False)['params']
+  predictor = api.Predictor(model, params, parts, 'late+dropout', 0)
+  raw = {'audio': np.random.default_rng(1).normal(3, 2, (4, 7, 5)), 'pose': np.ones((4, 4))}
+  given = predictor({**raw, 'audio_length': np.array([7, 7, 0, 0])}).prediction
+  zeros = predictor({**raw, 'audio': raw['audio'] * np.array([1, 1, 0, 0])[:, None, None]}).prediction
+  np.testing.assert_array_equal(given, zeros)
+  assert np.abs(predictor(raw).prediction - given)[2:].min() > 1e-3
+  with pytest.raises(UserError, match=r"row 1 of input 'audio_length' holds 9; expected"):
+    predictor.explain({**raw, 'audio_length': np.array([7, 9, 7, 7])})
+  with pytest.raises(UserError, match=r"row 2 has no answer: its input 'pose' lies up to .*e\+3\d standard deviations"):
+    predictor({**raw, 'pose': np.ones((4, 4)) * np.array([1, 1, 3e38, 1])[:, None]})
 
 
 def test_a_workdir_refuses_data_that_changed(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,9 +205,68 @@ def test_damage_is_told_with_the_folder_and_nothing_is_overwritten(tmp_path, cap
   assert 'Traceback' not in capfd.readouterr().err
 
 
-def test_folder_that_is_no_checkpoint_is_told(tmp_path):
-  (tmp_path / 'state' / '7').mkdir(parents=True)
-  with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match='state/7 cannot be read'):
+def test_a_save_without_a_seal_is_not_finished(tmp_path, capsys):
+  folder = tmp_path / 'run'
+  with Checkpoints(folder) as checkpoints:
+    for step in (6, 7):
+      checkpoints.save(step, _state(step))
+    checkpoints.save_best(7, _state(7).params)
+  for kind in ('state', 'best'):
+    (folder / kind / '7' / 'sha256.json').unlink()
+  with Checkpoints(folder, read_only=True) as checkpoints:
+    assert checkpoints.restore_latest(_abstract(_state(0)))[0] == 6
+    assert not checkpoints.has_best(7)
+    with pytest.raises(UserError, match=r'best/7 is not finished: it has no seal; remove that folder and'):
+      checkpoints.restore_best()
+  assert (folder / 'state' / '7').exists()
+  assert capsys.readouterr().out == ''
+  with Checkpoints(folder) as checkpoints:
+    assert checkpoints.restore_latest(_abstract(_state(0)))[0] == 6
+    assert 'state/7 has no seal' in (said := capsys.readouterr().out)
+    assert 'training goes on from the save before it, of step 6' in said
+    checkpoints.save(7, _state(7))
+    checkpoints.save_best(7, _state(7).params)
+    assert checkpoints.has_best(7)
+  (folder / 'state' / '6' / 'sha256.json').unlink()
+  with Checkpoints(folder) as checkpoints:  # An older one without a seal is nobody's business.
+    _assert_equal(checkpoints.restore_latest(_abstract(_state(0)))[1], _state(7))
+  (folder / 'state' / '7' / 'sha256.json').unlink()
+  with Checkpoints(folder) as checkpoints:
+    assert checkpoints.restore_latest(_abstract(_state(0))) is None
+  assert 'training goes on from the start' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('kind', ['state', 'best'])
+def test_saves_of_another_run_or_place_are_refused(tmp_path, kind):
+  def restore(checkpoints):
+    state = _state(0)
+    return (checkpoints.restore_latest if kind == 'state' else checkpoints.restore_best)(
+      _abstract(state if kind == 'state' else state.params)
+    )
+
+  for run in 'ab':
+    with Checkpoints(tmp_path / run, run=run) as checkpoints:
+      checkpoints.save(7, _state(7))
+      checkpoints.save_best(7, _state(7).params)
+  shutil.rmtree(tmp_path / 'a' / kind)
+  shutil.copytree(tmp_path / 'b' / kind, tmp_path / 'a' / kind)
+  with Checkpoints(tmp_path / 'a', run='a') as checkpoints:
+    with pytest.raises(UserError, match=rf'{kind}/7/sha256.json belongs to another run .*remove that folder'):
+      restore(checkpoints)
+    assert not checkpoints.has_best(7) or kind == 'state'
+  with Checkpoints(tmp_path / 'a', run='b') as checkpoints:
+    assert restore(checkpoints)[0] == 7
+  (tmp_path / 'b' / kind / '7').rename(tmp_path / 'b' / kind / '9')
+  with Checkpoints(tmp_path / 'b', run='b') as checkpoints, pytest.raises(UserError, match=f'written as {kind}/7, exp'):
+    restore(checkpoints)
+
+
+@pytest.mark.parametrize('damage', [b'', b'{', b'{"default/_METADATA": "ab"}'], ids=['empty', 'torn', 'earlier'])
+def test_a_damaged_seal_is_told(tmp_path, damage):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(7, _state(7))
+  (tmp_path / 'state' / '7' / 'sha256.json').write_bytes(damage)
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=r'7/sha256.json .*; remove that folder'):
     checkpoints.restore_latest(_abstract(_state(0)))
 
 

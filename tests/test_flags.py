@@ -281,13 +281,6 @@ def test_fault_of_the_user_is_one_line_and_two(library, fault, words, capsys):
     assert word in err
 
 
-def test_an_error_may_name_the_flag_of_its_place(library, capsys):
-  library.fault = PermissionError(errno.EACCES, 'Permission denied', '/x')
-  library.fault.flag = '--config.data.tfds_dir'
-  assert main.main(['main', '--config=configs/digits.py']) == 2
-  assert 'choose another --config.data.tfds_dir' in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
   'fault', [ValueError('ours'), FileNotFoundError(errno.ENOENT, 'gone'), RecursionError('of our own code')]
 )

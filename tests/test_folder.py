@@ -102,6 +102,7 @@ def test_arrays_under_other_names_and_values_beyond_the_length(tmp_path):
   arrays['ids'][0, 1:] = -100  # What some tokenizers pad with.
   arrays['ids'][1, 2:] = 99  # No id: it lies beyond the length.
   arrays['ids'][5, 0] = 8
+  arrays['imu'][np.arange(5) >= arrays['imu_lengths'][:, None]] = 0
   folder = tmp_path / 'data'
   folder.mkdir()
   (folder / 'dataset.toml').write_text(toml)

@@ -51,7 +51,7 @@ def test_training_exits_zero_and_says_where_the_results_are(trained):
 
 def test_results_follow_the_schema(trained):
   results = json.loads((trained[0] / 'results.json').read_text())
-  assert results['schema_version'] == 1
+  assert results['schema_version'] == 2
   assert (results['dataset'], results['data_kind'], results['task']) == ('digits', 'real', 'multiclass')
   assert (results['primary_metric'], results['higher_is_better']) == ('accuracy', True)
   assert len(results['modalities']) == 3

@@ -2,17 +2,18 @@
 
 import base64
 import copy
+import errno
 import io
-import json
+import os
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dream_jax import statistics
+from dream_jax import sealed, statistics
 from dream_jax.errors import UserError
-from dream_jax.report import page, tables
+from dream_jax.report import page, tables, text
 from dream_jax.report import results as read
 from dream_jax.report.text import as_text
 
@@ -100,7 +101,7 @@ def make_results(seeds=5, metrics=('accuracy', 'f1_weighted', 'uar'), kind='real
       entry = {'a': 'dream', 'b': name, 'protocol': protocol, 'metric': metrics[0], 'difference': gap, 'ci95': ci}
       comparisons.append({**entry, 'p': p, 'p_holm': p})
   return {
-    'schema_version': 1,
+    'schema_version': read.SCHEMA_VERSION,
     'dataset': 'spoken_written_digits',
     'data_kind': kind,
     'task': 'regression' if metrics[0] == 'mae' else 'multiclass',
@@ -118,7 +119,7 @@ def make_results(seeds=5, metrics=('accuracy', 'f1_weighted', 'uar'), kind='real
 
 
 def write(tmp_path, results):
-  (tmp_path / 'results.json').write_text(json.dumps(results), encoding='utf-8')
+  sealed.write(tmp_path / 'results.json', results)
   path = page.write_report(tmp_path)
   assert path == str(tmp_path / 'report.html')
   return (tmp_path / 'report.html').read_text(encoding='utf-8')
@@ -245,10 +246,12 @@ def test_stale_figures_go_and_foreign_files_stay(tmp_path):
 
 @pytest.mark.parametrize(
   'content',
-  [None, '{"methods": ', '[]', '{"methods": {}}', '{"schema_version": 9, "methods": {"a": {}}}', b'\xff\xfe{'],
+  [None, '{"methods": ', '[]', {'methods': {}}, {'schema_version': 9, 'methods': {'a': {}}}, b'\xff\xfe{', '{"a": 1}'],
 )
 def test_missing_or_broken_results_are_one_clear_line(tmp_path, content):
-  if content is not None:
+  if isinstance(content, dict):
+    sealed.write(tmp_path / 'results.json', content)
+  elif content is not None:
     (tmp_path / 'results.json').write_bytes(content if isinstance(content, bytes) else content.encode())
   with pytest.raises(UserError) as error:
     page.write_report(tmp_path)
@@ -257,6 +260,26 @@ def test_missing_or_broken_results_are_one_clear_line(tmp_path, content):
   assert 'results.json' in message
   assert len(message) > 40
   assert not (tmp_path / 'report.html').exists()
+
+
+def test_tables_of_a_workdir_that_cannot_be_written_to(tmp_path, monkeypatch, capsys):
+  sealed.write(tmp_path / 'results.json', make_results(seeds=2, layout=FEW))
+  monkeypatch.setattr(page.figures, 'draw', lambda _: [])
+
+  def refuse(number):
+    def write(path, _):
+      raise OSError(number, os.strerror(number), str(path))
+
+    return write
+
+  monkeypatch.setattr(page.storage, 'write', refuse(errno.EROFS))
+  text.show(tmp_path)
+  said = capsys.readouterr().out
+  assert 'Accuracy' in said
+  assert f'report: not made again (Read-only file system: {tmp_path}/report.html)' in said
+  monkeypatch.setattr(page.storage, 'write', refuse(errno.ENOSPC))
+  with pytest.raises(OSError, match='No space'):
+    text.show(tmp_path)
 
 
 def test_results_table_holds_mean_and_half_width():
@@ -310,3 +333,18 @@ def test_text_tables_fit_the_terminal():
   assert max(len(line) for line in lines[1:-1]) <= 90
   assert table.count('DREAM') >= 2  # continued below with the names again
   assert 'spoken_written_digits (real data), 900 test samples, seeds: 5' in text
+
+
+def test_intervals_are_shown_as_far_as_the_metric_goes():
+  results = make_results()
+  dream = results['methods']['dream']['protocols']['modality/zeros']
+  dream['summary']['accuracy']['ci95_two_way'] = [0.93, 1.04]
+  assert tables.intervals_table(results).rows[0][1].endswith('\n[93.0, 100.0]')
+  dream['metrics']['accuracy'][0] = [1.0, 1.0, 1.0, 1.0, 0.9]
+  dream['metrics']['accuracy'][1] = [0.0, 0.0, 0.0, 0.0, 0.1]
+  curve = read.curve(results, 'dream', 'modality/zeros', 'accuracy')
+  assert curve.high[0] == 1.0
+  assert curve.low[1] == 0.0
+  assert read.within_range('mae', (-0.2, 4.0)) == (0.0, 4.0)
+  assert read.within_range('accuracy', (-1.2, -0.4), difference=True) == (-1.0, -0.4)
+  assert read.within_range('unheard of', (-1.2, 4.0)) == (-1.2, 4.0)

@@ -1,8 +1,6 @@
-"""What a run leaves behind: whole lines, whole files, one history after a kill."""
+"""What a run leaves behind while it runs: whole lines, one history after a kill, a progress line."""
 
 import io
-import json
-import os
 import struct
 
 import numpy as np
@@ -15,7 +13,7 @@ from dream_jax.errors import UserError
 
 
 def _lines(workdir):
-  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return [record for _, record in writers.read_metrics(workdir)]
 
 
 def _write(workdir, method, steps, resume_step=-1):
@@ -74,35 +72,12 @@ def test_tensorboard_run_holds_the_mean_over_seeds(tmp_path):
 
 
 def test_resumed_tensorboard_run_tells_it_to_forget_what_came_after(tmp_path):
+  _write(tmp_path, 'dream', [2])
   with writers.MetricsWriter(tmp_path, 'dream', resume_step=2) as writer:
     writer.write(3, {'loss': 1.0})
   (path,) = (tmp_path / 'tensorboard' / 'dream').iterdir()
   starts = [e.step for e in _events(path) if e.session_log.status == event_pb2.SessionLog.START]
   assert starts == [3]
-
-
-def test_write_json_turns_arrays_and_nan_into_json(tmp_path):
-  path = tmp_path / 'deep' / 'results.json'
-  writers.write_json(
-    path, {'a': np.arange(3), 'b': (np.float32(0.5), float('nan'), -np.inf), 'c': np.bool_(True), 1: None}
-  )
-  assert json.loads(path.read_text()) == {'a': [0, 1, 2], 'b': [0.5, None, None], 'c': True, '1': None}
-
-
-def test_write_json_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-  path = tmp_path / 'results.json'
-  writers.write_json(path, {'old': 1})
-  with pytest.raises(TypeError, match='cannot write object'):
-    writers.write_json(path, {'new': object()})
-
-  def full(_):
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr(os, 'fsync', full)
-  with pytest.raises(OSError, match='No space'):
-    writers.write_json(path, {'new': 1})
-  assert json.loads(path.read_text()) == {'old': 1}
-  assert os.listdir(tmp_path) == ['results.json']
 
 
 class _Clock:

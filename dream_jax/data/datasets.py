@@ -5,6 +5,7 @@ TensorFlow is imported on the first call, not with this module.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from dream_jax.data import host_tensorflow, preparing
 from dream_jax.data.catalogue import builder_class
+from dream_jax.data.fingerprint import fingerprint
 from dream_jax.spec import DatasetSpec
 
 SPLITS = ('train', 'validation', 'test')
@@ -51,11 +53,18 @@ class Dataset:
     spec: the contract with the models.
     splits: 'train', 'validation' and 'test'.
     non_finite: number of NaN and infinite source values of each modality; the frames they were in are zeros now.
+    lost_frames: number of those frames (vectors, images), of each modality; {} if nobody counted them.
   """
 
   spec: DatasetSpec
   splits: dict[str, Split]
   non_finite: dict[str, int]
+  lost_frames: dict[str, int] = dataclasses.field(default_factory=dict)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Hash of all that results depend on, see `fingerprint`."""
+    return fingerprint(self)
 
 
 def sample_keys(ids: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -166,7 +175,8 @@ def _read_split(builder: Any, split: str) -> dict[str, np.ndarray]:
 
 def _assemble(spec: DatasetSpec, arrays: dict[str, dict[str, np.ndarray]]) -> Dataset:
   """A `Dataset` of raw arrays; non-finite values are counted, reported and zeroed."""
-  non_finite = {m.name: sum(_zero_non_finite(a[m.name]) for a in arrays.values()) for m in spec.modalities}
+  zeroed = {m.name: [_zero_non_finite(a[m.name]) for a in arrays.values()] for m in spec.modalities}
+  non_finite, lost = ({name: sum(c[i] for c in counts) for name, counts in zeroed.items()} for i in (0, 1))
   found = ', '.join(f'{count} in {name}' for name, count in non_finite.items() if count)
   if found:
     print(f'{spec.name}: non-finite source values: {found}; their frames count as missing (zeros)', flush=True)
@@ -182,19 +192,20 @@ def _assemble(spec: DatasetSpec, arrays: dict[str, dict[str, np.ndarray]]) -> Da
     )
     for split, a in arrays.items()
   }
-  return Dataset(spec, splits, non_finite)
+  return Dataset(spec, splits, non_finite, lost)
 
 
-def _zero_non_finite(values: np.ndarray) -> int:
-  """Number of NaN and infinite values; their frames ([n, T, D]: rows of D, else samples) become zeros in place."""
+def _zero_non_finite(values: np.ndarray) -> tuple[int, int]:
+  """Numbers of NaN and infinite values and of their frames ([n, T, D]: rows of D, else samples), now zeros in place."""
   if values.dtype.kind != 'f':
-    return 0
+    return 0, 0
   bad = ~np.isfinite(values)
   count = int(bad.sum())
-  if count:
-    frames = bad.any(axis=-1) if values.ndim == 3 else bad.reshape(len(bad), -1).any(axis=-1)
-    values[frames] = 0.0
-  return count
+  if not count:
+    return 0, 0
+  frames = bad.any(axis=-1) if values.ndim == 3 else bad.reshape(len(bad), -1).any(axis=-1)
+  values[frames] = 0.0
+  return count, int(frames.sum())
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from dream_jax import disk
 from dream_jax.errors import UserError
 from dream_jax.paths import expanded
 
@@ -50,7 +51,7 @@ def prepared_builder(
   )
   builder.find_source(downloads, explicit=manual_dir is not None)
   builder.require_memory(sum(builder.known_sizes.values()))
-  with _alone(target):
+  with _naming_refusals(root), _alone(target):
     if not os.path.isdir(target):
       _prepare(builder, target, downloads)
   for note in builder.notes:
@@ -111,6 +112,23 @@ def _alone(target: str) -> Iterator[None]:
   with open(os.path.join(os.path.dirname(target), '.lock'), 'a', encoding='utf-8') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield
+
+
+@contextlib.contextmanager
+def _naming_refusals(root: str) -> Iterator[None]:
+  """Turns what the disk of the prepared files refuses into one line that says where else they may lie."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    refused = disk.refusal(error)
+    if refused is None or not str(refused.filename or root).startswith(root):  # A source file, for instance.
+      raise
+    raise UserError(
+      f'{refused.strerror}: {refused.filename or root}; make room there, or choose another folder for prepared data'
+      ' (config.data.tfds_dir; --tfds_dir of a check)'
+    ) from error
 
 
 @contextlib.contextmanager

@@ -1,24 +1,34 @@
 """What a terminal shows of results: of one run, or of a study."""
 
+import errno
 import os
 
 from dream_jax.report import page, study_tables, tables
 from dream_jax.report import results as read
 
+# What a disk answers that may be read and not written.
+_NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 def show(workdir: str | os.PathLike) -> None:
-  """Makes the page of a workdir anew and prints its tables.
+  """Makes the page of a workdir anew and prints its tables; of one that cannot be written to only the tables.
 
   Raises:
     UserError: there are no results, or they cannot be read.
   """
-  path = page.write_report(workdir)
+  try:
+    written = page.write_report(workdir)
+  except OSError as error:
+    if error.errno not in _NOT_OURS:
+      raise
+    written = f'not made again ({error.strerror}: {error.filename or workdir})'
   print(as_text(read.read_results(workdir)))
-  print(f'report: {path}')
+  print(f'report: {written}')
 
 
 def as_text(results: dict, width: int = 120) -> str:
   """The tables of `results.json` in lines of at most `width` characters; the page has more of them."""
+  results = read.defined(results)
   kind = results.get('data_kind', 'unknown')
   name, tested = results.get('dataset', '?'), results.get('num_test', '?')
   lines = [f'{name} ({kind} data), {tested} test samples, seeds: {tables.seeds_text(results)}\n']
