@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax import workdirs
+from dream_jax import environment, paths, workdirs
 from dream_jax.calibration import Calibration
 from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
 from dream_jax.config_guard import read_sealed
@@ -67,9 +67,14 @@ def make_apply(config: Any, *, spec: DatasetSpec | None = None) -> Apply:
   model = build(method, spec, recipe_of(method, recipe).model)
 
   def apply(params: Any, inputs: Inputs, *, train: bool = False, rngs: Any = None) -> Outputs:
-    return cast(Outputs, model.apply({'params': params}, inputs, train=train, rngs=rngs))
+    with environment.single_precision():
+      return cast(Outputs, model.apply({'params': params}, inputs, train=train, rngs=rngs))
 
   def init(key: jax.Array, features: Inputs | None = None, zero: Mapping[str, Any] | None = None) -> Any:
+    with environment.single_precision():
+      return start(key, features, zero)
+
+  def start(key: jax.Array, features: Inputs | None, zero: Mapping[str, Any] | None) -> Any:
     params = model.init({'params': key}, empty_inputs(spec), train=False)['params']
     if features is None:
       return params
@@ -101,7 +106,13 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
   Raises:
     UserError: the workdir holds no such model, or its files are damaged.
   """
-  workdir = os.fspath(workdir)
+  workdir = paths.expanded(workdir)
+  environment.start_devices()
+  with environment.single_precision():
+    return _load(workdir, method, seed)
+
+
+def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
   config, run = read_sealed(workdir)
   recipe = recipe_from_config(config)
   name = method or recipe.model.name
@@ -170,6 +181,10 @@ class Predictor:
       UserError: an input that is refused, see `standardise`, an empty batch, or values so far from those of training
         that the answer is no number.
     """
+    with environment.single_precision():
+      return self._predict(inputs)
+
+  def _predict(self, inputs: Inputs) -> Outputs:
     ready = standardise(self.statistics, self.spec, inputs)
     size = len(next(iter(ready.values())))
     if size == 0:

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from dream_jax import paths
+
 CACHE_FOLDER = 'xla_cache'
 # Seconds: reading a smaller program takes as long as compiling it.
 _WORTH_KEEPING = 0.3
@@ -25,6 +27,7 @@ def use_cache(config: Any, workdir: str) -> None:
   chosen = getattr(config, 'compile_cache', '')
   if chosen == 'off' or os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
+  chosen = paths.expanded(chosen, 'config.compile_cache')
   if chosen and '://' not in chosen and not _writable(chosen):
     print(f'config.compile_cache={chosen} cannot be written: what is not there is compiled at every start', flush=True)
   jax.config.update('jax_compilation_cache_dir', chosen or os.path.join(workdir, CACHE_FOLDER))

@@ -26,7 +26,7 @@ from dream_jax.metrics import primary_metric
 from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
 from dream_jax.predict import Predictor
-from dream_jax.programs import Programs, program_key
+from dream_jax.programs import Programs, check_mesh, program_key
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config, recipe_of
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
@@ -50,6 +50,7 @@ def train(config: Any, workdir: str) -> None:
   """
   recipe = recipe_from_config(config)
   hosts.check_started()
+  check_mesh(recipe)
   with alone(workdir):
     prepared = load_prepared(recipe)
     run = _run(config, prepared)

@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import itertools
 import os
 import re
 import traceback
@@ -21,9 +22,10 @@ from ml_collections.config_flags import config_flags
 
 from dream_jax.cluster import Cluster
 from dream_jax.errors import UserError
+from dream_jax.paths import expanded
 from dream_jax.suggest import did_you_mean, near
 
-MODES = ('train', 'evaluate', 'study', 'plan', 'report', 'list')
+MODES = ('train', 'evaluate', 'study', 'plan', 'report', 'list', 'fields')
 USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [--config.FIELD=VALUE ...]
                                 [--mode=MODE] [--workdir=DIR]
                                 [--distributed | --coordinator=HOST:PORT --num_processes=N --process_id=I]
@@ -37,6 +39,7 @@ USAGE = """usage: python -m dream_jax.main --config=configs/NAME.py[:VARIANT] [-
               plan: cost, memory and predicted scaling of a training step, compiled and not run; no data are needed
               report: tables and figures again from what is there
               list: what there is to choose from
+              fields: every field of the config with its value, range and meaning; defaults without --config
   --config.FIELD=VALUE   overrides one field of the config, for instance --config.train.epochs=5
 
 several processes, the same command on each:
@@ -76,6 +79,7 @@ def parse(argv: Sequence[str]) -> Arguments:
   """
   if any(a in ('-h', '--help', '-help', '--helpfull', '--helpshort') for a in argv[1:]):
     return Arguments('help', None, '')
+  _check_characters(argv)
   name, rest = _take_config(argv)
   config = load_config(name) if name is not None else None
   values = flags.FlagValues()
@@ -86,18 +90,21 @@ def parse(argv: Sequence[str]) -> Arguments:
   flags.DEFINE_integer('num_processes', None, 'how many processes there are', flag_values=values)
   flags.DEFINE_integer('process_id', None, 'which process this is', flag_values=values)
   _check_overrides(config, rest)
+  rest = _last_of_each(config, rest)
   try:
     if config is not None:
       config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=list(rest))
     extra = values(list(rest))[1:]
   except flags.UnrecognizedFlagError as error:
     raise UserError(f'unknown flag --{error.flagname}; {did_you_mean(error.flagname, _flag_names())}') from error
-  except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
+  except (flags.Error, TypeError, ValueError, AttributeError, KeyError, RecursionError, MemoryError) as error:
     raise UserError(_explain(config, error)) from error
   if extra:
     hint = f'write --mode={extra[0]}' if extra[0] in MODES else 'every argument is a --flag=value'
     raise UserError(f'unexpected argument {extra[0]!r}; {hint}')
-  mode, workdir = str(values['mode'].value), str(values['workdir'].value)
+  mode, workdir = str(values['mode'].value), expanded(str(values['workdir'].value), '--workdir')
+  if values['workdir'].present and not workdir:
+    raise UserError('--workdir has no value; expected a folder, or leave it out for runs/NAME[-VARIANT]')
   if config is None and (mode in ('train', 'evaluate', 'study', 'plan') or (mode == 'report' and not workdir)):
     raise UserError(f'--mode={mode} needs --config=configs/NAME.py{_known_configs()}')
   return Arguments(mode, config, workdir or (default_workdir(name, mode) if name else ''), _cluster(values))
@@ -141,9 +148,13 @@ def load_config(name: str) -> ConfigDict:
     UserError: there is no such file, it does not run, it has no get_config, or get_config refuses the variant.
   """
   text, _, variant = name.partition(':')
-  path = Path(text)
-  if path.is_dir() or not path.exists():
-    raise UserError(_no_such_config(text))
+  path = Path(expanded(text, '--config'))
+  try:
+    known = path.exists() and not path.is_dir()
+  except OSError as error:
+    raise UserError(f'--config={_short(text)} cannot be read ({error.strerror}); expected configs/NAME.py') from error
+  if not known:
+    raise UserError(_no_such_config(path, text))
   if path.suffix != '.py':
     raise UserError(f'--config={text} is not a Python file; expected a .py file with get_config()')
   try:
@@ -160,7 +171,7 @@ def load_config(name: str) -> ConfigDict:
     config = get_config(variant) if variant else get_config()
   except UserError:
     raise
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     # The config is the user's own file: its faults are told like any other wrong input, with the place.
     raise UserError(f'{_place(path, error)}: {type(error).__name__}: {_one_line(error)}') from error
   if not isinstance(config, ConfigDict):
@@ -184,8 +195,17 @@ def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
   return name, rest
 
 
+def _check_characters(argv: Sequence[str]) -> None:
+  """Raises UserError for what no file and no log could hold."""
+  for argument in argv[1:]:
+    if any(c == '\0' or '\ud800' <= c <= '\udfff' for c in argument):
+      raise UserError(f'argument {_short(repr(argument))} holds bytes that are no text; expected UTF-8')
+
+
 def _check_overrides(config: ConfigDict | None, argv: Sequence[str]) -> None:
   for argument in argv[1:]:
+    if re.match(r'--?(flagfile|undefok)(=|$)', argument):  # absl has them; they would pass what is checked here.
+      raise UserError(f'unknown flag {argument.partition("=")[0]}; {did_you_mean("flagfile", _flag_names())}')
     match = _OVERRIDE.match(argument)
     if not match:
       continue
@@ -193,6 +213,25 @@ def _check_overrides(config: ConfigDict | None, argv: Sequence[str]) -> None:
       raise UserError(f'{argument} overrides a config, but there is no --config=configs/NAME.py{_known_configs()}')
     _check_path(config, match['path'])
     _check_tuple(config, match['path'], match['value'])
+
+
+def _last_of_each(config: ConfigDict | None, argv: Sequence[str]) -> list[str]:
+  """The command line with the last value of each field alone; of two tuples ml_collections would make a longer one."""
+  kept: dict[Any, list[str]] = {}
+  arguments = enumerate(argv)
+  for index, argument in arguments:
+    if argument == '--':
+      return [*(part for parts in kept.values() for part in parts), *argv[index:]]
+    match = _OVERRIDE.match(argument)
+    parts = [argument]
+    bare = match and match['value'] is None and not match[1]
+    # Without '=' the value is the next argument, where the field is no switch.
+    if match and bare and config_flags.GetType(match['path'], config) is not bool:
+      parts += [value for _, value in itertools.islice(arguments, 1)]
+    key = match['path'] if match else index
+    kept.pop(key, None)
+    kept[key] = parts
+  return [part for parts in kept.values() for part in parts]
 
 
 def _check_path(config: ConfigDict, path: str) -> None:
@@ -215,8 +254,8 @@ def _check_tuple(config: ConfigDict, path: str, value: str | None) -> None:
     return
   try:
     ast.literal_eval(value)
-  except (SyntaxError, ValueError):
-    raise UserError(f'--config.{path}={value} cannot be read; expected {_type_name(tuple)}') from None
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    raise UserError(f'--config.{path}={_short(value)} cannot be read; expected {_type_name(tuple)}') from None
 
 
 def _meant(config: ConfigDict, path: str, parent: str, step: str, here: list[str]) -> str:
@@ -264,8 +303,24 @@ def _explain(config: ConfigDict | None, error: Exception) -> str:
   if match and config is not None:
     kind = config_flags.GetType(match['path'], config)
     if isinstance(kind, type):
-      return f'--config.{match["path"]}={match["value"]} is of the wrong type; expected {_type_name(kind)}'
+      shown = f'--config.{match["path"]}={_short(match["value"])}'
+      whole = _whole_number(match['value']) if kind is int else None
+      hint = '' if whole is None else f'; write {whole}'
+      return f'{shown} is of the wrong type; expected {_type_name(kind)}{hint}'
   return text[0].lower() + text[1:] if text else type(error).__name__
+
+
+def _whole_number(text: str) -> int | None:
+  """What '1e3' or '5.0' stands for; None for anything else."""
+  try:
+    value = float(text)
+  except ValueError:
+    return None
+  return int(value) if value.is_integer() and abs(value) < 1e15 else None
+
+
+def _short(text: str) -> str:
+  return text if len(text) <= 60 else text[:57] + '...'
 
 
 def _type_name(kind: type) -> str:
@@ -283,11 +338,11 @@ def _flag_names() -> list[str]:
   return ['config', 'workdir', 'mode', 'help', 'distributed', 'coordinator', 'num_processes', 'process_id']
 
 
-def _no_such_config(text: str) -> str:
-  known = _config_files(Path(text).parent) or _config_files(Path('configs'))
+def _no_such_config(path: Path, text: str) -> str:
+  known = _config_files(path.parent) or _config_files(Path('configs'))
   stems = {Path(k).stem: k for k in known}
-  names = [stems[s] for s in near(Path(text).stem, stems)] or known
-  what = 'is a folder' if Path(text).is_dir() else 'does not exist'
+  names = [stems[s] for s in near(path.stem, stems)] or known
+  what = 'is a folder' if path.is_dir() else 'does not exist'
   if not names:
     return f'--config={text} {what}; expected a .py file with get_config()'
   return f'--config={text} {what}; did you mean {" or ".join(names[:6])}?'
@@ -302,7 +357,7 @@ def _known_configs() -> str:
   return f'; there is {", ".join(files[:8])}' if files else ''
 
 
-def _place(path: Path, error: Exception) -> str:
+def _place(path: Path, error: BaseException) -> str:
   if isinstance(error, SyntaxError):
     return f'{path if Path(error.filename or path).name == path.name else error.filename} line {error.lineno}'
   lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.absolute()]

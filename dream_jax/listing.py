@@ -1,13 +1,19 @@
-"""What there is to choose from: configs, data sets, methods, training regimes, protocols and chips."""
+"""What there is to choose from: configs, data sets, methods, training regimes, protocols, chips, and every field."""
 
 import ast
+import inspect
+import operator
+import textwrap
 from pathlib import Path
+from typing import Any
 
 from dream_jax.data.catalogue import dataset_names
 from dream_jax.data.protocols import protocol_names
 from dream_jax.data.regimes import FORMS
 from dream_jax.models.registry import METHODS
 from dream_jax.parallel.chips import CHIPS
+from dream_jax.recipe import Recipe
+from dream_jax.settings import expected, rule_of, walk
 
 
 def print_all() -> None:
@@ -33,3 +39,22 @@ def print_all() -> None:
   for kind in dict.fromkeys(name.partition('/')[0] for name in names):
     print('  ' + '  '.join(name for name in names if name.partition('/')[0] == kind))
   print(f'\nchips that --mode=plan predicts for:\n  {", ".join(chip.name for chip in CHIPS)}')
+
+
+def print_fields(config: Any = None) -> None:
+  """Prints every field of a config: its value there (or its default), what it may hold and what it means."""
+  if config is None:
+    from dream_jax.default_config import get_default
+
+    config = get_default()
+  for path, hint, field in walk(Recipe):
+    if field is None:
+      print(f'\n{path}: {(inspect.getdoc(hint) or "").splitlines()[0]}')
+      continue
+    rule = rule_of(field)
+    value = operator.attrgetter(path.removeprefix('config.'))(config)
+    value = value.to_dict() if hasattr(value, 'to_dict') else value
+    print(f'{path} = {"not set" if value is None else repr(value)}')
+    print(
+      textwrap.fill(f'{rule.comment} [{expected(hint, rule)}]', 116, initial_indent='    ', subsequent_indent='    ')
+    )

@@ -7,25 +7,34 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from dream_jax import flags
+from dream_jax import environment, flags
 from dream_jax.command import end_at_interrupt, exit_code
 
 _AFTER_INTERRUPT = '; the same command continues where it stopped'
 
 
-def run(arguments: flags.Arguments) -> None:
-  """Does what the command line asks for."""
+def run(argv: Sequence[str]) -> None:
+  """Does what the command line asks for; `argv` has the program's name first."""
+  ignored = environment.settle()  # Before the config is read: it loads JAX.
+  arguments = flags.parse(argv)
   if arguments.mode == 'help':
     print(flags.USAGE)
   elif arguments.mode == 'list':
     from dream_jax import listing
 
     listing.print_all()
+  elif arguments.mode == 'fields':
+    from dream_jax import listing
+
+    listing.print_fields(arguments.config)
   elif arguments.mode == 'report':
     from dream_jax.report import text
 
     text.show(arguments.workdir)
   else:
+    if ignored:
+      print(f'not used from the environment, since results must not depend on it: {", ".join(ignored)}', flush=True)
+    environment.check_xla_flags()
     if arguments.mode != 'plan':  # Which runs nothing.
       _start(arguments)
     from dream_jax import experiment, plan, study
@@ -44,7 +53,9 @@ def _start(arguments: flags.Arguments) -> None:
     storage.refuse_wildcards(arguments.workdir)
   if arguments.cluster is None:
     cores.split_for(arguments.config)
-  hosts.start(arguments.cluster)
+  with environment.naming_platforms():
+    hosts.start(arguments.cluster)
+  environment.start_devices()
   compilation.use_cache(arguments.config, arguments.workdir)
 
 
@@ -53,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   logging.set_verbosity(logging.ERROR)
   try:
     code = exit_code(
-      lambda: run(flags.parse(sys.argv if argv is None else argv)),
+      lambda: run(sys.argv if argv is None else argv),
       writes_to='--workdir',
       after_interrupt=_AFTER_INTERRUPT,
     )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from dream_jax.data import memory
 from dream_jax.data.prepare import Prepared
 from dream_jax.mapped import MappedSteps
 from dream_jax.models.model import ORACLE_MASK, Model
@@ -89,6 +90,7 @@ def compile_programs(
   mesh = mesh_of(recipe)
   model, oracle = build(method, spec, recipe.model, recipe.losses), 'mask' in method.uses_oracle
   lowered = lower(method, recipe, spec, mesh, num_steps=num_steps, per_call=per_call, runs=runs)
+  _require_memory(method, lowered)
   abstract, options = lowered.state, compiler_options()
   assert abstract.best is not None
   by_seed = sharding(mesh, 'seed')
@@ -183,6 +185,22 @@ def lower(
   values = {field: jax.ShapeDtypeStruct(seeds.shape, jnp.float32, sharding=by_seed) for field in _traced(runs)}
   call = MappedSteps(steps, mesh, moving, batch, seeds, values, how=recipe.parallel, platform=platform)
   return Lowered(create, call, state, batch)
+
+
+def _require_memory(method: Method, lowered: Lowered) -> None:
+  """Refuses a state and a superbatch that a CPU has no room for; accelerators say so themselves."""
+  if jax.default_backend() == 'cpu':
+    leaves = jax.tree.leaves((lowered.state, lowered.batch))
+    # The step makes a gradient of every parameter, too: at least as much again as the parameters of the state.
+    size = sum(x.size * x.dtype.itemsize for x in (*leaves, *jax.tree.leaves(lowered.state.params)))
+    memory.require(size, f'training {method.name} with config.num_seeds, model.width, train.batch_size as they are')
+
+
+def check_mesh(recipe: Recipe) -> None:
+  """Raises UserError where the devices cannot share the seeds, the points of a search, or the batches of a recipe."""
+  mesh, search = mesh_of(recipe), recipe.study.search
+  for runs in (recipe.num_seeds, search.points * search.seeds):
+    check_divides(mesh, num_seeds=runs, batch_size=recipe.train.batch_size)
 
 
 def mesh_of(recipe: Recipe, devices: Sequence[Any] | None = None) -> Mesh:

@@ -16,13 +16,16 @@ _ROOTS = ('dream_jax.train', 'dream_jax.evaluate', 'dream_jax.valuation', 'dream
 # What does not decide a result: it names, stores or shows, or its content enters a key by value.
 _APART = (
   'dream_jax.checkpoints',
+  'dream_jax.environment',
   'dream_jax.errors',
   'dream_jax.feed',
   'dream_jax.layout',
   'dream_jax.models.registry',
+  'dream_jax.paths',
   'dream_jax.recipe',
   'dream_jax.report',
   'dream_jax.runs',
+  'dream_jax.settings',
   'dream_jax.suggest',
   'dream_jax.writers',
 )

@@ -4,19 +4,8 @@ import dataclasses
 from typing import Any
 
 from dream_jax.errors import UserError
-from dream_jax.models.dream_objective import LossWeights
-from dream_jax.recipe import Recipe
+from dream_jax.recipe import VECTOR_FIELDS, Recipe
 from dream_jax.suggest import did_you_mean
-
-# Settings that enter a program as numbers, not as shapes or branches.
-VECTOR_FIELDS = (
-  'optimizer.learning_rate',
-  'optimizer.weight_decay',
-  'model.dropout',
-  'model.head_dropout',
-  'inject.rate',
-  *(f'losses.{field.name}' for field in dataclasses.fields(LossWeights)),
-)
 
 
 @dataclasses.dataclass(frozen=True)

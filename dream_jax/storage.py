@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from dream_jax import paths
 from dream_jax.errors import UserError
 
 _BUCKET = 'gs://'
@@ -57,7 +58,7 @@ def place(path: str | os.PathLike[str]) -> epath.Path:
   if not in_bucket(text):
     if '://' in text:
       raise UserError(f'{text} is neither a folder nor in a bucket; expected a path, or gs://BUCKET/FOLDER')
-    return epath.Path(text)
+    return epath.Path(paths.expanded(text))
   bucket, _, inside = text.removeprefix(_BUCKET).partition('/')
   if not bucket or not inside.strip('/'):
     raise UserError(f'{text} names no folder in a bucket; expected gs://BUCKET/FOLDER')

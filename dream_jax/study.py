@@ -35,12 +35,12 @@ from dream_jax.ledger import LEDGER_FILE, Ledger
 from dream_jax.models.dream import Dream
 from dream_jax.models.registry import Method, find_method
 from dream_jax.parallel import hosts
-from dream_jax.programs import Programs
+from dream_jax.programs import Programs, check_mesh
 from dream_jax.provenance import code_digest
 from dream_jax.recipe import EXECUTION_FIELDS, Recipe, recipe_from_config
 from dream_jax.report.page import write_report
 from dream_jax.report.text import as_text
-from dream_jax.runs import VECTOR_FIELDS, Runs
+from dream_jax.runs import Runs
 from dream_jax.sealed import plain
 from dream_jax.study_results import assemble_study
 from dream_jax.train import Trained, Trainer
@@ -78,6 +78,7 @@ def study(config: Any, workdir: str) -> None:
   recipe = recipe_from_config(config)
   units = plan(recipe)
   hosts.check_started()
+  check_mesh(recipe)
   with alone(workdir):
     dataset = _load(recipe)
     regimes = {name: regime(name, dataset.spec) for name in recipe.study.regimes}
@@ -108,15 +109,6 @@ def study(config: Any, workdir: str) -> None:
 def plan(recipe: Recipe) -> list[Unit]:
   """The runs in their order: searches first, then regime by regime; the method under study first."""
   s = recipe.study
-  if not s.regimes:
-    raise UserError("config.study.regimes is empty; expected names such as ('complete', 'modality/0.5')")
-  for field, *_ in s.search.fields if s.search.points else ():
-    if field not in VECTOR_FIELDS:
-      raise UserError(
-        f'config.study.search.fields: {field!r} cannot be searched; expected one of {", ".join(VECTOR_FIELDS)}'
-      )
-  if s.search.points and not s.search.fields:
-    raise UserError('config.study.search.points is set and search.fields is empty; name what is searched')
   methods = tuple(dict.fromkeys((recipe.model.name, *s.methods)))
   trained = [name for name in methods if find_method(name).module is not None]
   searches = [Unit(name, s.regimes[0], search=True) for name in trained] if s.search.points else []
@@ -352,14 +344,14 @@ def draw_points(recipe: Recipe) -> list[dict[str, float]]:
 
 def _load(recipe: Recipe) -> Dataset:
   """The data set; a protocol that does not fit it is refused before hours of training, not after."""
+  if recipe.train_missing.kind != 'none':
+    raise UserError('config.train_missing is set; a study takes what is missing in training from config.study.regimes')
   data = recipe.data
   dataset = load_dataset(
     data.name, tfds_dir=data.tfds_dir, manual_dir=data.manual_dir, folder=data.dir, options=data.options
   )
   for protocol in recipe.protocols:
     conditions(protocol, dataset.spec)
-  if recipe.train_missing.kind != 'none':
-    raise UserError('config.train_missing is set; a study takes what is missing in training from config.study.regimes')
   return dataset
 
 

@@ -19,7 +19,7 @@ from dream_jax import divergence
 from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
-from dream_jax.errors import Diverged
+from dream_jax.errors import Diverged, UserError
 from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric, sample_scores
 from dream_jax.models.model import ORACLE_MASK, overlay
@@ -87,6 +87,11 @@ def schedule_for(recipe: Recipe, spec: DatasetSpec, num_samples: int, num_runs: 
   between = -(-steps // evals)
   calls = -(-between // most)
   per_call = -(-between // calls)
+  if per_call * calls * evals >= 2**31:  # Steps are counted in 32 bits.
+    raise UserError(
+      f'config.train.epochs is {t.epochs}: {per_call * calls * evals:,} steps; expected fewer than {2**31:,}: fewer'
+      ' epochs or a larger train.batch_size'
+    )
   return Schedule(per_call * calls * evals, per_call * calls, per_call)
 
 

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from small_runs import optax_promotes  # noqa: F401
 
 from dream_jax.api import empty_inputs
 from dream_jax.data.missing import validate
 from dream_jax.data.protocols import conditions
-from dream_jax.default_config import get_default
 from dream_jax.errors import UserError
 from dream_jax.flags import load_config
 from dream_jax.models.registry import build, find_method
@@ -123,22 +121,3 @@ def test_unknown_variant_names_the_config(path):
 @pytest.mark.parametrize('path', sorted((_ROOT / 'configs').glob('*.py')), ids=lambda p: p.name)
 def test_docstring_says_the_command(path):
   assert re.search(rf'python -m dream_jax.main (--mode=study )?--config=configs/{path.name}', path.read_text())
-
-
-def test_every_field_of_the_default_config_is_a_field_of_the_recipe_with_its_default():
-  """A default is written twice, for the command line and for Python; the two must not drift apart."""
-  config = get_default()
-  config.name = config.data.name = 'any'
-  recipe = recipe_from_config(config)
-
-  def compare(fields, values, path):
-    for name in fields:
-      value = getattr(values, name)
-      if hasattr(fields[name], 'keys') and name != 'options':
-        compare(fields[name], value, f'{path}.{name}')
-      else:
-        default = type(values).__dataclass_fields__[name].default
-        if path not in ('config', 'config.train_missing') and (path, name) != ('config.data', 'name'):
-          assert np.array_equal(default, value) or name == 'options', f'{path}.{name}: {default} and {value}'
-
-  compare(config, recipe, 'config')

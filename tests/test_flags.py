@@ -61,6 +61,48 @@ def test_overrides_are_typed_and_the_config_is_locked():
       locked.new = 1
 
 
+@pytest.mark.parametrize(
+  ('given', 'field', 'value'),
+  [
+    (["--config.protocols=('a', 'b')", "--config.protocols=('c',)"], 'protocols', ('c',)),
+    (["--config.protocols=('a',)", '--config.protocols', "('b', 'c')"], 'protocols', ('b', 'c')),
+    (['--config.protocols', "('b',)", '--config.protocols=c'], 'protocols', ('c',)),
+    (['--config.seed=1', '--config.protocols=a', '--config.seed', '2'], 'seed', 2),
+    (['--config.data.dir=a', '--config.data.dir=b'], 'data.dir', 'b'),
+    (['--config.train.shuffle=false', '--config.train.shuffle'], 'train.shuffle', True),
+    (['--config.train.shuffle', '--noconfig.train.shuffle'], 'train.shuffle', False),
+    (['--noconfig.train.shuffle', '--config.train.shuffle=true'], 'train.shuffle', True),
+    (['--config.optimizer.learning_rate=1', '--config.optimizer.learning_rate=2.5'], 'optimizer.learning_rate', 2.5),
+    (['--config.seed=1_000'], 'seed', 1000),
+  ],
+)
+def test_the_last_value_of_a_field_wins(given, field, value):
+  config = _parse('--config=configs/digits.py', *given).config
+  for name in field.split('.'):
+    config = config[name]
+  assert config == value
+  assert type(config) is type(value)
+
+
+def test_home_folder_is_found_where_the_shell_did_not(folder, monkeypatch):
+  monkeypatch.setenv('HOME', str(folder))
+  (folder / 'mine.py').write_text(_CONFIG)
+  got = _parse('--config=~/mine.py:runlocal', '--workdir=~/r')
+  assert (got.workdir, got.config.train.epochs) == (f'{folder}/r', 2)
+  assert _parse('--config=~/mine.py', '--workdir=gs://b/~').workdir == 'gs://b/~'
+  with pytest.raises(UserError, match=r'--config=~/min.py does not exist; did you mean .*/mine.py\?'):
+    _parse('--config=~/min.py')
+
+
+def test_home_folder_that_is_not_there_is_no_folder_called_tilde(monkeypatch):
+  for workdir in ('~nobody-of-this-name/r', '~nobody-of-this-name'):
+    with pytest.raises(UserError, match=r'--workdir is ~nobody-of-this-name.*; there is no home folder'):
+      _parse('--mode=report', f'--workdir={workdir}')
+  monkeypatch.setenv('HOME', '')
+  with pytest.raises(UserError, match='set the variable HOME'):
+    _parse('--mode=report', '--workdir=~/r')
+
+
 def test_workdir_and_mode():
   assert _parse('--mode=list') == flags.Arguments('list', None, '')
   assert _parse('--mode=report', '--workdir=w') == flags.Arguments('report', None, 'w')
@@ -94,6 +136,17 @@ def test_other_processes_are_named_by_flags():
     ('--config.train.epochs.x=1', ['config.train.epochs holds int']),
     ('--config.train.epochs=abc', ['--config.train.epochs=abc', 'expected a whole number']),
     ('--config.train.epochs=0.5', ['expected a whole number']),
+    ('--config.train.epochs=1e3', ['expected a whole number; write 1000']),
+    ('--config.train.epochs=5.0', ['expected a whole number; write 5']),
+    ('--config.train.epochs=', ['--config.train.epochs=', 'expected a whole number']),
+    ('--config.train.epochs=' + '9' * 5000, ['999...', 'expected a whole number']),
+    ('--config.protocols=' + '(' * 5000, ['cannot be read', 'expected a tuple']),
+    ('--config.protocols=(' + '9' * 5000 + ',)', ['cannot be read', 'expected a tuple']),
+    ('--config.data.dir=a\0b', ['holds bytes that are no text']),
+    ('--workdir=a\udcffb', ['holds bytes that are no text']),
+    ('--workdir=', ['--workdir has no value']),
+    ('--flagfile=x', ['unknown flag --flagfile']),
+    ('--undefok=x', ['unknown flag --undefok']),
     ('--config.train.shuffle=maybe', ['expected true or false']),
     ('--config.optimizer.learning_rate=fast', ['expected a number']),
     ('--config.protocols=("a"', ['expected a tuple']),
@@ -131,6 +184,9 @@ def test_wrong_flag_is_one_line_that_names_the_near_thing(override, words, capsy
     ('def get_config():\n  return {}', 'configs/x.py', ['returns dict; expected an ml_collections ConfigDict']),
     ('def get_config():\n  return 1 / 0', 'configs/x.py', ['configs/x.py line 2: ZeroDivisionError']),
     ('def get_config():\n  pass', 'configs/x.py:v', ['has no variants', 'without :v']),
+    ('raise SystemExit(0)', 'configs/x.py', ['configs/x.py line 1: SystemExit']),
+    ('def get_config():\n  return get_config()', 'configs/x.py', ['configs/x.py line 2: RecursionError']),
+    (None, 'configs/' + 'x' * 300 + '.py', ['xxx...', 'cannot be read (File name too long)']),
     ('a: 1', 'configs/x.yaml', ['not a Python file']),
   ],
 )
@@ -175,6 +231,7 @@ def library(monkeypatch):
     ('dream_jax.plan', 'plan'),
     ('dream_jax.report.text', 'show'),
     ('dream_jax.listing', 'print_all'),
+    ('dream_jax.listing', 'print_fields'),
   ):
     stand_in(module, name)
   # It would change the signals and the JAX of this very process.
@@ -189,11 +246,12 @@ def test_every_mode_calls_its_part_of_the_library(library):
   started = [c[1] for c in library.calls if c[0] == 'start']
   assert started == ['train', 'evaluate', 'study']
   calls = [c for c in library.calls if c[0] != 'start']
-  assert [c[0] for c in calls] == ['train', 'evaluate', 'study', 'plan', 'show', 'print_all']
+  assert [c[0] for c in calls] == ['train', 'evaluate', 'study', 'plan', 'show', 'print_all', 'print_fields']
   for call in calls[:4]:
     assert call[1].to_dict() == config.to_dict()
     assert call[2] == 'w'
   assert calls[4][1:] == ('w',)
+  assert calls[6][1].to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -203,6 +261,15 @@ def test_every_mode_calls_its_part_of_the_library(library):
     (OSError(errno.ENOSPC, 'No space left on device', 'runs/x'), ['No space left on device: runs/x']),
     (PermissionError(errno.EACCES, 'Permission denied', 'runs/x'), ['Permission denied: runs/x', '--workdir']),
     (OSError(errno.EROFS, 'Read-only file system'), ['Read-only file system']),
+    (OSError(errno.ELOOP, 'Too many levels of symbolic links', 'a'), ['symbolic links: a; choose another --workdir']),
+    (OSError(errno.ENAMETOOLONG, 'File name too long', 'a'), ['too long: a; choose another --workdir']),
+    (NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'a/b'), ['a/b; choose another --workdir']),
+    (OSError(errno.EIO, 'Input/output error', 'a'), ['check the disk or the mount']),
+    (OSError(errno.ESTALE, 'Stale file handle', 'a'), ['check the disk or the mount']),
+    (OSError(errno.EMFILE, 'Too many open files', 'a'), ['ulimit -n']),
+    (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), ['set TMPDIR']),
+    (MemoryError('Unable to allocate 7 TiB\nfor an array'), ['out of memory (Unable to allocate 7 TiB)', 'batch_size']),
+    (RuntimeError('RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99'), ['out of memory (RESOURCE_EX']),
   ],
 )
 def test_fault_of_the_user_is_one_line_and_two(library, fault, words, capsys):
@@ -214,7 +281,9 @@ def test_fault_of_the_user_is_one_line_and_two(library, fault, words, capsys):
     assert word in err
 
 
-@pytest.mark.parametrize('fault', [ValueError('ours'), FileNotFoundError(errno.ENOENT, 'gone')])
+@pytest.mark.parametrize(
+  'fault', [ValueError('ours'), FileNotFoundError(errno.ENOENT, 'gone'), RecursionError('of our own code')]
+)
 def test_fault_of_ours_keeps_its_traceback(library, fault):
   library.fault = fault
   with pytest.raises(type(fault)):

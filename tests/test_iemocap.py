@@ -531,15 +531,15 @@ def test_labels_without_features_are_explained(tmp_path):
 @pytest.mark.parametrize(
   ('options', 'expected'),
   [
-    ({'fold': 0}, 'data option fold is 0; expected the session to test on, 1 to 5'),
-    ({'fold': 6}, 'data option fold is 6'),
-    ({'fold': '1'}, "data option fold is '1'; expected int"),
-    ({'folds': 1}, 'did you mean fold?'),
-    ({'widths': (5, 3)}, 'data option widths is (5, 3); expected three positive whole numbers'),
-    ({'widths': (5, 3, 0)}, 'data option widths is (5, 3, 0)'),
-    ({'widths': (5, 3, 2.5)}, 'data option widths is (5, 3, 2.5)'),
-    ({'features': ('a', 'b')}, "data option features is ('a', 'b'); expected the names of three folders"),
-    ({'features': ('a', 'b', '')}, 'expected the names of three folders'),
+    ({'fold': 0}, 'config.data.options.fold is 0; expected 1 to 5'),
+    ({'fold': 6}, 'config.data.options.fold is 6'),
+    ({'fold': '1'}, "config.data.options.fold is '1' (str); expected int"),
+    ({'folds': 1}, 'did you mean config.data.options.fold?'),
+    ({'widths': (5, 3)}, 'config.data.options.widths is (5, 3) (tuple) with 2 entries; expected tuple[int, int, int]'),
+    ({'widths': (5, 3, 0)}, 'config.data.options.widths[2] is 0; expected 1 to'),
+    ({'widths': (5, 3, 2.5)}, 'config.data.options.widths[2] is 2.5'),
+    ({'features': ('a', 'b')}, "config.data.options.features is ('a', 'b') (tuple) with 2 entries"),
+    ({'features': ('a', 'b', '')}, 'config.data.options.features[2] is empty'),
   ],
 )
 def test_wrong_options_are_explained(options, expected, tmp_path):

@@ -306,13 +306,15 @@ def test_fills_are_drawn_uniformly():
     (Missing('modality', 0.1, fills=()), ['fills']),
     (Missing('modality', 0.1, fills='zeros'), ['tuple']),
     (Missing('imbalanced', rates=(('smell', 0.1),)), ['smell', 'audio']),
-    (Missing('imbalanced', rates=(('audio', 1.0),)), ['audio', '1.0']),
+    (Missing('imbalanced', rates=(('audio', 1.0),)), ['rates[0]', '1.0']),
     (Missing('imbalanced', rates=(('audio', 0.1), ('audio', 0.2))), ['twice']),
     (Missing('imbalanced'), ['rates']),
     (Missing('modality', 0.1, rates=(('audio', 0.1),)), ['imbalanced']),
     (Missing('subset'), ['at least one']),
     (Missing('subset', kept=('smell',)), ['smell', 'audio']),
     (Missing('modality', 0.1, kept=('audio',)), ['subset']),
+    (Missing('subset', 0.1, kept=('audio',)), ['rate is 0.1', 'subset']),
+    (Missing('none', fills=('noise',)), ['fills', 'none']),
   ],
 )
 def test_a_wrong_specification_says_what_is_allowed(missing, words):

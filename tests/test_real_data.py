@@ -106,12 +106,17 @@ def test_sentiments_become_labels_as_the_field_counts_them():
 @pytest.mark.parametrize(
   ('name', 'options', 'expected'),
   [
-    ('mosi_utterance/clean', {'task': 'ranking'}, "task is 'ranking'; expected one of binary, regression, multiclass"),
-    ('mosi_utterance/clean', {'text': 'bert'}, "text is 'bert'; expected one of minilm, cnn, words"),
+    (
+      'mosi_utterance/clean',
+      {'task': 'ranking'},
+      r"task is 'ranking' \(str\); expected one of binary, regression",
+    ),
+    ('mosi_utterance/clean', {'text': 'bert'}, r"text is 'bert' \(str\); expected one of minilm, cnn, words"),
     ('mosi_utterance/official', {'text': 'cnn'}, 'trained on official test labels'),
     ('mosi_utterance/official', {'modalities': ('text', 'audio', 'vision')}, 'belong to the config'),
     ('mosi_utterance/cleen', {}, 'unknown data set mosi_utterance/cleen'),
-    ('av_digits/official', {'weak': True}, "unknown data option 'weak'"),
+    ('av_digits/official', {'weak': True}, r'config\.data\.options\.weak does not exist'),
+    ('av_digits/official', {'split': 'nine'}, r"options\.split is 'nine' \(str\); expected one of"),
     ('mosi_words', {'task': 'binary'}, 'takes no options'),
   ],
 )

@@ -228,7 +228,7 @@ def test_peeking_does_not_change_what_validation_selects(data, tmp_path):
   ('overrides', 'message'),
   [
     ({'study__methods': ('concatt',)}, "unknown method 'concatt'; did you mean"),
-    ({'study__regimes': ('modality/1.5',)}, r'rate is 1\.5'),
+    ({'study__regimes': ('modality/1.5',)}, r'has the rate 1\.5; expected at least 0 and below 1'),
     ({'study__regimes': ('half',)}, "unknown training regime 'half'"),
     ({'study__regimes': ()}, 'regimes is empty'),
     ({'study__search__points': 3}, 'search.fields is empty'),
@@ -237,10 +237,10 @@ def test_peeking_does_not_change_what_validation_selects(data, tmp_path):
       "'model.width' cannot be searched; expected one of optimizer.learning_rate",
     ),
     (
-      {'study__search__points': 3, 'study__search__fields': (('inject.rate', 'linear', 2.0, 1.0),)},
+      {'study__search__points': 3, 'study__search__fields': (('inject.rate', 'linear', 0.5, 0.2),)},
       r'inject\.rate is .* expected .*lowest and highest',
     ),
-    ({'protocols': ('modality/ones',)}, 'unknown protocol'),
+    ({'protocols': ('modality/ones',)}, r"config\.protocols\[0\] is 'modality/ones'"),
     ({'train_missing__kind': 'modality', 'train_missing__rate': 0.5}, 'config.study.regimes'),
   ],
 )

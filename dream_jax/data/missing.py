@@ -11,14 +11,14 @@ Dimension letters: B batch, M modalities, T time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from dream_jax.data import counter
 from dream_jax.data.counter import Array, NumpyBackend
-from dream_jax.errors import UserError
+from dream_jax.settings import check, setting
 from dream_jax.spec import DatasetSpec
 
 KINDS = ('none', 'modality', 'subset', 'frames', 'imbalanced', 'block')
@@ -39,66 +39,62 @@ _RATE, _MASK, _KEPT, _FRAME, _BLOCK = range(5)
 class Missing:
   """What is removed and what stands in its place.
 
-  Attributes:
-    kind: 'none'; 'modality' (each modality with probability `rate`, at least one kept); 'imbalanced' (the same with a
-      rate per modality); 'subset' (all but `kept`, in every sample); 'frames' (each frame or token with probability
-      `rate`); 'block' (a contiguous share `rate` of each sequence). Under 'frames' and 'block' a vector or an image
-      has one frame: it goes as a whole with probability `rate`.
-    rate: probability or share, in [0, 1).
-    rate_law: 'fixed', or 'uniform': every sample draws its own rate from U(0, rate).
-    rates: (modality name, rate) pairs of 'imbalanced'; modalities not named use `rate`.
-    kept: names of the modalities that 'subset' keeps.
-    fills: what replaces a removed slot, drawn per sample and modality: 'zeros' (raw zero), 'noise' (standard normal in
-      standardised space), 'swap' (another sample's content), 'mean'. For tokens zeros and mean are the unknown id and
-      noise is random ids.
+  Under 'frames' and 'block' a vector or an image has one frame: it goes as a whole with probability `rate`. For tokens
+  the fills 'zeros' and 'mean' are the unknown id and 'noise' is random ids.
   """
 
-  kind: str = 'none'
-  rate: float = 0.0
-  rate_law: str = 'fixed'
-  rates: tuple[tuple[str, float], ...] = ()
-  kept: tuple[str, ...] = ()
-  fills: tuple[str, ...] = ('zeros',)
+  kind: str = setting(
+    'none',
+    "'none'; 'modality' (each modality with probability `rate`, at least one kept); 'imbalanced' (the same with a rate"
+    " per modality); 'subset' (all but `kept`, in every sample); 'frames' (each frame or token with probability"
+    " `rate`); 'block' (a contiguous share `rate` of each sequence)",
+    choices=KINDS,
+  )
+  rate: float = setting(0.0, 'probability or share', least=0, below=1)
+  rate_law: str = setting(
+    'fixed', "'fixed', or 'uniform': every sample draws its own from U(0, rate)", choices=RATE_LAWS
+  )
+  rates: tuple[tuple[str, float], ...] = setting(
+    (), "(modality, rate) pairs of 'imbalanced'; modalities not named use `rate`", least=0, below=1
+  )
+  kept: tuple[str, ...] = setting((), "modalities that 'subset' keeps", unique=True)
+  fills: tuple[str, ...] = setting(
+    ('zeros',),
+    "what replaces a removed slot, drawn per sample and modality: 'zeros' (raw zero), 'noise' (standard normal in"
+    " standardised space), 'swap' (another sample's content), 'mean'",
+    choices=FILLS,
+    filled=True,
+  )
+
+  def contradictions(self) -> Iterator[str]:
+    """Values that do not go together, as messages that begin with a field."""
+    rated = [name for name, _ in self.rates]
+    if len(set(rated)) != len(rated):
+      yield f'rates name a modality twice: {", ".join(rated)}; expected each once'
+    if self.kind == 'imbalanced' and not self.rates:
+      yield "rates are empty; kind 'imbalanced' needs (modality, rate) pairs"
+    if self.kind != 'imbalanced' and self.rates:
+      yield f"rates are {self.rates}, of which kind {self.kind!r} uses none; expected () or kind 'imbalanced'"
+    if self.kind == 'subset' and not self.kept:
+      yield "kept is empty; kind 'subset' needs at least one modality that it keeps"
+    if self.kind != 'subset' and self.kept:
+      yield f"kept is {self.kept}, which kind {self.kind!r} does not use; expected () or kind 'subset'"
+    unused = {'none': ('rate', 'rate_law', 'fills'), 'subset': ('rate', 'rate_law')}.get(self.kind, ())
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name in unused and value != field.default:
+        yield f"{field.name} is {value!r}, which kind {self.kind!r} does not use; expected another kind, as 'modality'"
 
 
 def validate(missing: Missing, spec: DatasetSpec) -> None:
   """Nothing, if the specification makes sense for this data set.
 
   Raises:
-    UserError: unknown kind, fill, law or modality; a rate outside [0, 1); an empty or complete subset.
+    UserError: a value that a config could not hold either, or an unknown modality.
   """
-  for value, known, what in ((missing.kind, KINDS, 'kind'), (missing.rate_law, RATE_LAWS, 'rate law')):
-    if value not in known:
-      raise UserError(f'unknown missingness {what} {value!r}; expected one of {", ".join(known)}')
-  if isinstance(missing.fills, str) or not missing.fills:
-    raise UserError(f'missingness fills are {missing.fills!r}; expected a tuple of {", ".join(FILLS)}')
-  for fill in missing.fills:
-    if fill not in FILLS:
-      raise UserError(f'unknown fill {fill!r}; expected one of {", ".join(FILLS)}')
-  _check_rate(missing.rate, 'rate')
-  for name, rate in missing.rates:
+  check(missing, 'missingness')
+  for name in (*missing.kept, *(name for name, _ in missing.rates)):
     spec.index(name)
-    _check_rate(rate, f'rate of {name!r}')
-  rated = [name for name, _ in missing.rates]
-  if len(set(rated)) != len(rated):
-    raise UserError(f'missingness rates name a modality twice: {", ".join(rated)}')
-  if missing.kind == 'imbalanced' and not missing.rates:
-    raise UserError("missingness of kind 'imbalanced' has no rates; give (modality, rate) pairs")
-  if missing.kind != 'imbalanced' and missing.rates:
-    raise UserError(f"missingness of kind {missing.kind!r} has rates per modality; only 'imbalanced' uses them")
-  if missing.kind == 'subset':
-    if isinstance(missing.kept, str) or not missing.kept:
-      names = ', '.join(spec.names)
-      raise UserError(f"missingness of kind 'subset' keeps {missing.kept!r}; name at least one of {names}")
-    for name in missing.kept:
-      spec.index(name)
-  elif missing.kept:
-    raise UserError(f"missingness of kind {missing.kind!r} names kept modalities; only 'subset' uses them")
-
-
-def _check_rate(rate: float, what: str) -> None:
-  if not 0.0 <= rate < 1.0:  # NaN fails too.
-    raise UserError(f'missingness {what} is {rate}; expected at least 0 and below 1 (at 1 nothing is left)')
 
 
 def describe(missing: Missing) -> str:

@@ -4,7 +4,6 @@ Prepared files are TFDS's: shards of examples whose arrays are raw float32 or in
 """
 
 import contextlib
-import fcntl
 import glob
 import io
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 from dream_jax.data import reading, seals
 from dream_jax.errors import UserError
+from dream_jax.paths import expanded
 
 # TFDS sorts examples by key and keeps up to 1 GB of them in memory before it sorts on disk: too much beside a source.
 _SORT_BYTES = 128 << 20
@@ -52,6 +52,7 @@ def prepared_builder(
   explicit = manual_dir is not None
   if not os.path.isdir(target):
     builder.source_paths = tuple(builder.source_files(downloads, explicit=explicit))
+    builder.require_memory(sum(builder.known_sizes.values()))
     with naming_place(root), _alone(target):
       if not os.path.isdir(target):
         _prepare(builder, target, downloads)
@@ -115,12 +116,14 @@ def _folder_named(name: str, flag: str) -> str:
   Raises:
     UserError: it lies elsewhere than on this machine, or in the home folder of a user who has none.
   """
-  path = os.path.expanduser(name)
   if '://' in name or '\0' in name:
     raise UserError(f'{flag} is {name!r}; expected a folder of this machine: name one with --config.data.{flag}=DIR')
-  if path.startswith('~'):
-    raise UserError(f'{name} is in a home folder that does not exist; name another with --config.data.{flag}=DIR')
-  return os.path.abspath(path)
+  try:
+    return os.path.abspath(expanded(name))
+  except UserError as error:
+    raise UserError(
+      f'{name} is in a home folder that does not exist; name another with --config.data.{flag}=DIR'
+    ) from error
 
 
 def _prepare(builder: Any, target: str, downloads: str) -> None:
@@ -199,6 +202,8 @@ def _said_by_disk(error: BaseException | None) -> str:
 @contextlib.contextmanager
 def _alone(target: str) -> Iterator[None]:
   """Waits until no other process prepares `target`; a killed one does not hold the lock."""
+  import fcntl  # Not there on Windows, where the package should still be able to say so.
+
   os.makedirs(os.path.dirname(target), exist_ok=True)
   with open(os.path.join(os.path.dirname(target), '.lock'), 'a', encoding='utf-8') as lock:
     try:

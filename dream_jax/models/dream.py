@@ -31,6 +31,7 @@ from dream_jax.models.recognition import Recogniser
 from dream_jax.models.reconstruction import Reconstructor
 from dream_jax.models.sizes import Sizes
 from dream_jax.models.typicality import fit_typicality
+from dream_jax.settings import setting
 
 # Shares stay defined for a sample of which no modality says anything.
 _SMALLEST_MERIT = 0.02
@@ -38,39 +39,44 @@ _SMALLEST_MERIT = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class DreamSettings(Sizes):
-  """Sizes and switches of DREAM; every part can be turned off for an ablation.
+  """Sizes and switches of DREAM; every part can be turned off for an ablation."""
 
-  Attributes:
-    evidence_scale: what unimodal heads say is multiplied by this; the smaller, the slower they learn.
-    recognise: whether presence is estimated; without it every slot counts as real.
-    agreement: whether recognition lets modalities testify about each other.
-    typicality: whether recognition knows the second moments of real features before training.
-    assess: whether contributions are estimated; without it they are the presence alone.
-    game: what a coalition is worth: 'expected', the probability it gives to the target, expected over what is believed
-      of the target; or 'certainty', how sure it is.
-    credit: what a modality gets of it: its Shapley value, what leaving it out would cost ('leave_one_out'), or what it
-      is worth alone ('confidence'). With the game of certainty the last sees nothing of the other modalities.
-    sharpness: beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1
-      takes them at face value.
-    reconstruct: 'selective' replaces latents by the gate, 'always' fully, 'never' leaves them.
-    gate_threshold: w_m below which a modality is replaced (an equal share counts 1).
-    gate_temperature: softness of the gate.
-    fusion: 'soft_mask' weighs by contribution, 'hard_mask' rounds the weights to 0 or 1, 'uniform' ignores them, and
-      'posterior' mixes the predictions of all coalitions by their posterior probability.
-  """
-
-  evidence_scale: float = 1.0
-  recognise: bool = True
-  agreement: bool = True
-  typicality: bool = True
-  assess: bool = True
-  game: Literal['expected', 'certainty'] = 'expected'
-  credit: CreditKind = 'shapley'
-  sharpness: float = 0.5
-  reconstruct: Literal['selective', 'always', 'never'] = 'selective'
-  gate_threshold: float = 0.3
-  gate_temperature: float = 0.1
-  fusion: Literal['soft_mask', 'hard_mask', 'uniform', 'posterior'] = 'soft_mask'
+  evidence_scale: float = setting(
+    1.0, 'what unimodal heads say is multiplied by this; the smaller, the slower they learn', least=1e-6, most=1000
+  )
+  recognise: bool = setting(True, 'estimate which slots hold real content; without it every slot counts as real')
+  agreement: bool = setting(True, 'recognition lets modalities testify about each other')
+  typicality: bool = setting(True, 'recognition knows the second moments of real features before training')
+  assess: bool = setting(True, 'estimate contributions; without it they are the presence alone')
+  game: Literal['expected', 'certainty'] = setting(
+    'expected',
+    "what a coalition is worth: 'expected', the probability it gives to the target, expected over what is believed of"
+    " the target; or 'certainty', how sure it is",
+  )
+  credit: CreditKind = setting(
+    'shapley',
+    "what a modality gets of it: its Shapley value, what leaving it out would cost ('leave_one_out'), or what it is"
+    " worth alone ('confidence'; with the game of certainty it sees nothing of the other modalities)",
+  )
+  sharpness: float = setting(
+    0.5,
+    'beta in w_m = (M pi_m)^beta p_m, pi the estimated shares and p the presence: 0 ignores the shares, 1 takes them at'
+    ' face value',
+    least=0,
+    most=10,
+  )
+  reconstruct: Literal['selective', 'always', 'never'] = setting(
+    'selective', "'selective' replaces latents by the gate, 'always' fully, 'never' leaves them"
+  )
+  gate_threshold: float = setting(
+    0.3, 'w_m below which a modality is replaced (an equal share counts 1)', least=0, most=1000
+  )
+  gate_temperature: float = setting(0.1, 'softness of the gate', least=1e-6, most=1000)
+  fusion: Literal['soft_mask', 'hard_mask', 'uniform', 'posterior'] = setting(
+    'soft_mask',
+    "'soft_mask' weighs by contribution, 'hard_mask' rounds the weights to 0 or 1, 'uniform' ignores them, and"
+    " 'posterior' mixes the predictions of all coalitions by their posterior probability",
+  )
 
   def sizes(self) -> Sizes:
     """The part that the controls share."""

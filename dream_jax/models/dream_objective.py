@@ -12,25 +12,22 @@ from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.objective import label_of_each, task_loss
 from dream_jax.models.reconstruction import reconstruction_quality
 from dream_jax.parallel import rows
+from dream_jax.settings import setting
+
+
+def _weight(default: float, comment: str) -> Any:
+  return setting(default, comment, least=0, most=1e6, varies=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-  """Weights of the terms beside the task loss; 0 turns a term off.
+  """Weights of the terms beside the task loss; 0 turns a term off."""
 
-  Attributes:
-    unimodal: every modality predicts the target alone.
-    coalition: a random coalition of modalities predicts it.
-    recognition: the posterior over coalitions names the one that the trainer left intact.
-    reconstruction: translators meet the latent of the content that the trainer removed.
-    confidence: predicted against actual quality of reconstructions.
-  """
-
-  unimodal: float = 0.3
-  coalition: float = 0.5
-  recognition: float = 1.0
-  reconstruction: float = 1.0
-  confidence: float = 0.2
+  unimodal: float = _weight(0.3, 'every modality predicts the target alone')
+  coalition: float = _weight(0.5, 'a random coalition of modalities predicts it')
+  recognition: float = _weight(1.0, 'the posterior over coalitions names the one that the trainer left intact')
+  reconstruction: float = _weight(1.0, 'translators meet the latent of the content that the trainer removed')
+  confidence: float = _weight(0.2, 'predicted against actual quality of reconstructions')
 
 
 def draw_coalition(key: jax.Array, coalitions: jax.Array, kept: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The user's options of a generated data set, checked against the fields of its TFDS config."""
+"""The user's options of a data set, checked against the settings of its TFDS config."""
 
 import dataclasses
 import hashlib
@@ -8,38 +8,34 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from dream_jax.errors import UserError
-from dream_jax.suggest import did_you_mean
+from dream_jax.settings import changed, setting
+
+_PATH = 'config.data.options'
+
+
+def sample_count(default: int, comment: str) -> Any:
+  """An option that is a number of samples."""
+  return setting(default, comment, least=1, most=10**8)
+
+
+def generator_seed(default: int, comment: str) -> Any:
+  """An option that is the seed of a generator."""
+  return setting(default, comment, least=0, most=2**32 - 1)
 
 
 def custom_config(default: tfds.core.BuilderConfig, options: dict[str, Any]) -> tfds.core.BuilderConfig:
   """`default` with `options` in place; named by what they are, so that every choice has prepared files of its own.
 
   Raises:
-    UserError: an option that is no field of the config, or a value of another type.
+    UserError: an option that is no setting of the config, a value of another type or outside its range, or values that
+      do not go together; see `settings`.
   """
-  own = {f.name for f in dataclasses.fields(default)} - {f.name for f in dataclasses.fields(tfds.core.BuilderConfig)}
-  changed = {}
-  for name, value in options.items():
-    if name not in own:
-      raise UserError(f'unknown data option {name!r}; {did_you_mean(name, sorted(own))}')
-    expected = getattr(default, name)
-    value = _like(value, expected)
-    if type(value) is not type(expected):
-      raise UserError(f'data option {name} is {value!r}; expected {type(expected).__name__} such as {expected!r}')
-    if value != expected:
-      changed[name] = value
-  if not changed:
+  own = changed(default, options, _PATH)
+  if not own:
     return default
-  digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
-  config = dataclasses.replace(default, **changed)
+  config = dataclasses.replace(default, **own)
+  for fault in getattr(config, 'contradictions', tuple)():
+    raise UserError(f'{_PATH}.{fault}')
+  digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
   config.name = f'{default.name}_{digest}'
   return config
-
-
-def _like(value: Any, expected: Any) -> Any:
-  """Lists as tuples and whole numbers as floats, where that is what the field holds."""
-  if isinstance(expected, tuple) and isinstance(value, list | tuple):
-    return tuple(_like(v, expected[0]) for v in value)
-  if isinstance(expected, float) and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  return value

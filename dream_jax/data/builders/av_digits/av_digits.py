@@ -14,6 +14,7 @@ from dream_jax.data.builders import npz_source, source_file
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.npz_source import Field
 from dream_jax.data.builders.options import custom_config
+from dream_jax.settings import setting
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 FILE = 'av_digits.npz'
@@ -36,15 +37,10 @@ _FIELDS = {
 
 @dataclasses.dataclass(eq=False)
 class AvDigitsConfig(tfds.core.BuilderConfig):
-  """Options.
+  """Options."""
 
-  Attributes:
-    split: array of the file that says where a row belongs.
-    weak_image: whether images lack their leading principal components, as in AV-MNIST.
-  """
-
-  split: str = 'split'
-  weak_image: bool = False
+  split: str = setting('split', 'array of the file that says where a row belongs', choices=('split', 'split_speaker'))
+  weak_image: bool = setting(False, 'whether images lack their leading principal components, as in AV-MNIST')
 
 
 class AvDigits(ModalityBuilder):

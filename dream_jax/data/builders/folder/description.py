@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dream_jax.errors import UserError
+from dream_jax.paths import expanded
 from dream_jax.spec import DATA_KINDS, MODALITY_KINDS, TAKEN, TASKS
 from dream_jax.suggest import did_you_mean, near
 
@@ -120,7 +121,7 @@ def read_description(folder: str) -> Description:
   Raises:
     UserError: no such folder or file, or anything in it that is unknown, missing or of the wrong type.
   """
-  folder = os.path.abspath(os.path.expanduser(folder))
+  folder = os.path.abspath(expanded(folder, 'config.data.dir'))
   path = os.path.join(folder, FILE)
   if not os.path.isdir(folder):
     what = 'is a file' if os.path.exists(folder) else 'does not exist'

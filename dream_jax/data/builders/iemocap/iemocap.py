@@ -36,6 +36,7 @@ from dream_jax.data.builders.iemocap import sources
 from dream_jax.data.builders.iemocap.utterance import CLASSES, MODALITIES, Utterance
 from dream_jax.data.builders.options import custom_config
 from dream_jax.errors import UserError
+from dream_jax.settings import setting
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 SESSIONS = (1, 2, 3, 4, 5)
@@ -45,17 +46,18 @@ _WIDTHS_OPTION = '--config.data.options.widths'
 
 @dataclasses.dataclass(eq=False)
 class IemocapConfig(tfds.core.BuilderConfig):
-  """Options, by which the prepared files are named; the defaults are GCNet's features.
+  """Options, by which the prepared files are named; the defaults are GCNet's features."""
 
-  Attributes:
-    fold: the session that is tested on, 1 to 5; the others are for training and validation.
-    features: names of GCNet's feature folders of text, audio and vision.
-    widths: of the vectors of text, audio and vision. Known before the files are read, and after they are gone.
-  """
-
-  fold: int = 5
-  features: tuple[str, str, str] = ('deberta-large-4-UTT', 'wav2vec-large-c-UTT', 'manet_UTT')
-  widths: tuple[int, int, int] = (1024, 512, 1024)
+  fold: int = setting(5, 'the session that is tested on; the others are for training and validation', least=1, most=5)
+  features: tuple[str, str, str] = setting(
+    ('deberta-large-4-UTT', 'wav2vec-large-c-UTT', 'manet_UTT'),
+    "names of GCNet's feature folders of text, audio and vision",
+    filled=True,
+  )
+  # Known before the files are read, and after they are gone.
+  widths: tuple[int, int, int] = setting(
+    (1024, 512, 1024), 'of the vectors of text, audio and vision', least=1, most=1_000_000
+  )
 
   @property
   def task(self) -> str:
@@ -157,20 +159,7 @@ class Iemocap(ModalityBuilder):
   def config_from_options(cls, name, options, folder=None):
     name = super().config_from_options(name, {}, folder) or cls.BUILDER_CONFIGS[0].name
     default = next(c for c in cls.BUILDER_CONFIGS if c.name == name)
-    config = cast(IemocapConfig, custom_config(default, options))
-    if config.fold not in SESSIONS:
-      raise UserError(f'data option fold is {config.fold}; expected the session to test on, 1 to 5')
-    if len(config.widths) != len(MODALITIES) or any(type(w) is not int or w < 1 for w in config.widths):
-      raise UserError(
-        f'data option widths is {config.widths}; expected three positive whole numbers, of text, audio and vision, '
-        f'such as {default.widths}'
-      )
-    if len(config.features) != len(MODALITIES) or any(not isinstance(f, str) or not f for f in config.features):
-      raise UserError(
-        f'data option features is {config.features}; expected the names of three folders, of text, audio and vision, '
-        f'such as {default.features}'
-      )
-    return config
+    return custom_config(default, options)
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
     return self._find(manual_dir, explicit=explicit).path

@@ -12,8 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from dream_jax.data.builders.base import ModalityBuilder
-from dream_jax.data.builders.options import custom_config
-from dream_jax.errors import UserError
+from dream_jax.data.builders.options import custom_config, generator_seed, sample_count
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 SHAPES = {'text': (50, 768), 'audio': (50, 74), 'vision': (50, 35)}
@@ -26,12 +25,12 @@ _DRIFTS = 8
 
 @dataclasses.dataclass(eq=False)
 class MoseiStandinConfig(tfds.core.BuilderConfig):
-  """Options: number of training samples (`validation` and `test` likewise) and the seed of the generator."""
+  """Options."""
 
-  train: int = 1200
-  validation: int = 200
-  test: int = 400
-  seed: int = 0
+  train: int = sample_count(1200, 'number of training samples')
+  validation: int = sample_count(200, 'number of validation samples')
+  test: int = sample_count(400, 'number of test samples')
+  seed: int = generator_seed(0, 'of the generator')
 
 
 class MoseiStandin(ModalityBuilder):
@@ -73,11 +72,7 @@ class MoseiStandin(ModalityBuilder):
   @classmethod
   def config_from_options(cls, name, options, folder=None):
     super().config_from_options(name, {}, folder)
-    config = cast(MoseiStandinConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
-    if min(config.train, config.validation, config.test) < 1:
-      sizes = f'{config.train}, {config.validation}, {config.test}'
-      raise UserError(f'data options train, validation, test are {sizes}; expected at least 1 each')
-    return config
+    return custom_config(cls.BUILDER_CONFIGS[0], options)
 
   def _split_generators(self, dl_manager):
     del dl_manager

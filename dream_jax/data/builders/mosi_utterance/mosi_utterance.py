@@ -17,6 +17,7 @@ from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.npz_source import Field
 from dream_jax.data.builders.options import custom_config
 from dream_jax.errors import UserError
+from dream_jax.settings import setting
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 FILE = 'mosi_utterance.npz'
@@ -47,20 +48,21 @@ _FIELDS = {
 
 @dataclasses.dataclass(eq=False)
 class MosiUtteranceConfig(tfds.core.BuilderConfig):
-  """Options of every split.
+  """Options of every split."""
 
-  Attributes:
-    split: array of the file that says where a row belongs.
-    modalities: in order; 'official' has no vision.
-    task: 'binary' (label >= 0, the field's Acc-2 with zeros), 'regression' ([-3, 3]) or 'multiclass' (the seven
-      classes of Acc-7).
-    text: 'minilm' (384 sentence features), 'words' (token ids) or 'cnn' (100 features trained on labels).
-  """
-
-  split: str = 'split_clean'
-  modalities: tuple[str, ...] = ('text', 'audio', 'vision')
-  task: str = 'binary'
-  text: str = 'minilm'
+  split: str = setting('split_clean', 'array of the file that says where a row belongs')
+  modalities: tuple[str, ...] = setting(('text', 'audio', 'vision'), "in order; 'official' has no vision")
+  task: str = setting(
+    'binary',
+    "'binary' (label >= 0, the field's Acc-2 with zeros), 'regression' ([-3, 3]) or 'multiclass' (the seven classes of"
+    ' Acc-7)',
+    choices=('binary', 'regression', 'multiclass'),
+  )
+  text: str = setting(
+    'minilm',
+    "'minilm' (384 sentence features), 'words' (token ids) or 'cnn' (100 features trained on labels)",
+    choices=(*_TEXTS, 'words'),
+  )
 
 
 class MosiUtterance(ModalityBuilder):
@@ -149,15 +151,15 @@ class MosiUtterance(ModalityBuilder):
     super().config_from_options(name, {}, folder)
     default = next(c for c in cls.BUILDER_CONFIGS if name in (None, c.name))
     config = cast(MosiUtteranceConfig, custom_config(default, options))
-    _one_of('task', config.task, ('binary', 'regression', 'multiclass'))
-    _one_of('text', config.text, (*_TEXTS, 'words'))
     if config.split != default.split or config.modalities != default.modalities:
       names = ', '.join(c.name for c in cls.BUILDER_CONFIGS)
       raise UserError(
-        f'data options split and modalities belong to the config of mosi_utterance; choose one of {names}'
+        f'config.data.options: split and modalities belong to the config of mosi_utterance; choose one of {names}'
       )
     if default.name == 'official' and config.text == 'cnn':
-      raise UserError("data option text is 'cnn', whose extractor was trained on official test labels; use minilm")
+      raise UserError(
+        "config.data.options.text is 'cnn', whose extractor was trained on official test labels; use minilm"
+      )
     return config
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
@@ -205,8 +207,3 @@ def _with_validation(codes: np.ndarray, videos: np.ndarray) -> np.ndarray:
   """Split codes [N] with every fifth training video, in the order of their ids, as validation."""
   training = np.unique(videos[codes == _SPLIT_CODES['train']])
   return np.where(np.isin(videos, training[2::5]), _SPLIT_CODES['validation'], codes)
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-  if value not in known:
-    raise UserError(f'data option {option} is {value!r}; expected one of {", ".join(known)}')

@@ -8,49 +8,46 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from dream_jax.data.builders.base import ModalityBuilder
-from dream_jax.data.builders.options import custom_config
+from dream_jax.data.builders.options import custom_config, generator_seed, sample_count
 from dream_jax.data.builders.synthetic import generate
-from dream_jax.errors import UserError
+from dream_jax.settings import setting
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 
 @dataclasses.dataclass(eq=False)
 class SyntheticConfig(tfds.core.BuilderConfig):
-  """Options of the generator.
+  """Options of the generator."""
 
-  Attributes:
-    modalities: two or more of 'vector', 'sequence', 'image', 'tokens'.
-    levels: average level of each modality's strength, in the same order; unequal levels are the imbalance.
-    strength: (lowest, highest) strength before the level; drawn log-uniformly per sample and modality.
-    num_classes: number of classes.
-    train: number of training samples; `validation` and `test` likewise.
-    seed: seed of the generator.
-  """
+  modalities: tuple[str, ...] = setting(
+    ('vector', 'sequence', 'image', 'tokens'), 'two or more', choices=tuple(generate.SHAPES), unique=True
+  )
+  levels: tuple[float, ...] = setting(
+    (1.6, 1.2, 0.8, 0.5),
+    "average level of each modality's strength, in the same order; unequal levels are the imbalance",
+    least=1e-6,
+    most=1e6,
+  )
+  strength: tuple[float, float] = setting(
+    (0.1, 3.0),
+    '(lowest, highest) strength before the level; drawn log-uniformly per sample and modality',
+    least=1e-6,
+    most=1e6,
+  )
+  num_classes: int = setting(6, 'number of classes', least=2, most=generate.MAX_CLASSES)
+  train: int = sample_count(1500, 'number of training samples')
+  validation: int = sample_count(500, 'number of validation samples')
+  test: int = sample_count(1500, 'number of test samples')
+  seed: int = generator_seed(0, 'of the generator')
 
-  modalities: tuple[str, ...] = ('vector', 'sequence', 'image', 'tokens')
-  levels: tuple[float, ...] = (1.6, 1.2, 0.8, 0.5)
-  strength: tuple[float, float] = (0.1, 3.0)
-  num_classes: int = 6
-  train: int = 1500
-  validation: int = 500
-  test: int = 1500
-  seed: int = 0
-
-  def check(self) -> None:
-    """Raises UserError for values that contradict each other."""
-    unknown = [m for m in self.modalities if m not in generate.SHAPES]
-    if unknown or len(set(self.modalities)) != len(self.modalities) or len(self.modalities) < 2:
-      known = ', '.join(generate.SHAPES)
-      raise UserError(f'data option modalities is {self.modalities}; expected two or more different ones of {known}')
-    if len(self.levels) != len(self.modalities) or min(self.levels) <= 0:
-      raise UserError(f'data option levels is {self.levels}; expected {len(self.modalities)} positive numbers')
-    if len(self.strength) != 2 or not 0 < self.strength[0] <= self.strength[1]:
-      raise UserError(f'data option strength is {self.strength}; expected (lowest, highest), both positive')
-    if not 2 <= self.num_classes <= generate.MAX_CLASSES:
-      raise UserError(f'data option num_classes is {self.num_classes}; expected 2 to {generate.MAX_CLASSES}')
-    if min(self.train, self.validation, self.test) < 1:
-      sizes = f'{self.train}, {self.validation}, {self.test}'
-      raise UserError(f'data options train, validation, test are {sizes}; expected at least 1 each')
+  def contradictions(self) -> Iterator[str]:
+    """Values that do not go together, as messages that begin with a field."""
+    known = ', '.join(generate.SHAPES)
+    if len(self.modalities) < 2:
+      yield f'modalities is {self.modalities}; expected two or more different ones of {known}'
+    if len(self.levels) != len(self.modalities):
+      yield f'levels is {self.levels}; expected {len(self.modalities)} positive numbers, one a modality'
+    if self.strength[0] > self.strength[1]:
+      yield f'strength is {self.strength}; expected (lowest, highest)'
 
 
 class Synthetic(ModalityBuilder):
@@ -99,9 +96,7 @@ class Synthetic(ModalityBuilder):
   @classmethod
   def config_from_options(cls, name, options, folder=None):
     super().config_from_options(name, {}, folder)
-    config = cast(SyntheticConfig, custom_config(cls.BUILDER_CONFIGS[0], options))
-    config.check()
-    return config
+    return custom_config(cls.BUILDER_CONFIGS[0], options)
 
   def _split_generators(self, dl_manager):
     del dl_manager
