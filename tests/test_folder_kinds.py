@@ -233,7 +233,7 @@ def test_a_description_that_asks_for_too_much_is_one_line(what, tmp_path):
 
 
 _LABELS = {
-  'no UTF-8': ([b'caf\xe9', b'caf\xe8'], '', 'bytes that are no UTF-8 in row 0'),
+  'no UTF-8': ([b'caf\xe9', b'caf\xe8'], '', "row 0, is b'caf\\xe9', which is not UTF-8"),
   'empty': (['', 'calm'], '', "is '' in row 0; expected a target"),
   'only space': ([' ', 'calm'], '', "is ' ' in row 0; expected a target"),
   'what a table writes for nothing': (['nan', 'calm'], '', 'or name it in classes if it is one'),
@@ -267,7 +267,7 @@ def test_a_class_may_be_called_nan_where_it_is_named(tmp_path):
 def test_ids_that_are_no_text_are_refused(tmp_path):
   ids = [b'\xff\xfe'[i % 2 :] + str(i // 2).encode() for i in range(_N)]
   folder = _write(tmp_path / 'data', {'who': pa.array(ids, pa.binary())}, 'id = "who"\n' + _TOML + _VECTORS)
-  with pytest.raises(UserError, match="column 'who' holds bytes that are no UTF-8 in row 0"):
+  with pytest.raises(UserError, match="column 'who', row 0, is .* which is not UTF-8"):
     _load(folder, tmp_path)
 
 

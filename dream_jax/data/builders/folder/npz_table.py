@@ -10,7 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from dream_jax.data import memory
-from dream_jax.data.builders.folder.tables import Layout, Table, Wanted, naming_damage, rows_at_once
+from dream_jax.data.builders.folder.tables import Layout, Table, Wanted, rows_at_once
+from dream_jax.data.reading import naming
 from dream_jax.errors import UserError
 
 _EXPECTED = 'an .npz file of numpy.savez or numpy.savez_compressed'
@@ -32,7 +33,7 @@ class NpzTable(Table):
     """
     self._shapes: dict[str, tuple[int, ...]] = {}
     self._dtypes: dict[str, np.dtype] = {}
-    with naming_damage(path, _EXPECTED), zipfile.ZipFile(path) as archive:
+    with naming(path, _EXPECTED), zipfile.ZipFile(path) as archive:
       for member in archive.infolist():
         if not member.filename.endswith(_SUFFIX):
           continue
@@ -105,7 +106,7 @@ class NpzTable(Table):
     row_bytes = sum(math.prod(self._shapes[n][1:]) * self._dtypes[n].itemsize for n in names)
     memory.require(row_bytes, f'reading one row of {self.path}')
     step = rows_at_once(row_bytes)
-    with naming_damage(self.path, _EXPECTED), zipfile.ZipFile(self.path) as archive, contextlib.ExitStack() as stack:
+    with naming(self.path, _EXPECTED), zipfile.ZipFile(self.path) as archive, contextlib.ExitStack() as stack:
       readers = [_Reader(stack.enter_context(archive.open(name + _SUFFIX)), self.where(name)) for name in names]
       for start in range(0, self.num_rows, step):
         yield [reader.read(min(step, self.num_rows - start)) for reader in readers]

@@ -12,9 +12,9 @@ from dream_jax.data.builders.folder.tables import (
   Layout,
   Table,
   Wanted,
-  naming_damage,
   rows_at_once,
 )
+from dream_jax.data.reading import naming
 from dream_jax.errors import UserError
 
 _EXPECTED = 'a Parquet file'
@@ -37,7 +37,7 @@ class ParquetTable(Table):
     except ImportError as error:
       raise UserError(f'{path} needs the package pyarrow, which is not installed; run: pip install pyarrow') from error
     options = {'page_checksum_verification': True}
-    with naming_damage(path, _EXPECTED), pyarrow.parquet.ParquetFile(path, **options) as file:
+    with naming(path, _EXPECTED), pyarrow.parquet.ParquetFile(path, **options) as file:
       names = file.schema_arrow.names
       twice = next((name for name in names if names.count(name) > 1), None)
       if twice is not None:
@@ -93,7 +93,7 @@ class ParquetTable(Table):
 
     options = {'buffer_size': CHUNK_BYTES, 'pre_buffer': False}  # Else a whole row group is read ahead.
     options['page_checksum_verification'] = True  # Where pages have one, which few writers give them.
-    with naming_damage(self.path, _EXPECTED), pyarrow.parquet.ParquetFile(self.path, **options) as file:
+    with naming(self.path, _EXPECTED), pyarrow.parquet.ParquetFile(self.path, **options) as file:
       for batch in file.iter_batches(self._step, columns=list(dict.fromkeys(names)), use_threads=False):
         yield [batch.column(name) for name in names]
 

@@ -6,13 +6,13 @@ A row is a sample. `open_table` gives an .npz or a Parquet file the same face.
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from dream_jax.data.reading import exact_text
 from dream_jax.errors import UserError
 from dream_jax.suggest import near
 
@@ -175,39 +175,9 @@ def open_table(path: str) -> Table:
   return ParquetTable(path)
 
 
-@contextlib.contextmanager
-def naming_damage(path: str, expected: str) -> Iterator[None]:
-  """Turns whatever a reader raises into one line: damaged bytes make the libraries below us raise nearly anything.
-
-  Args:
-    path: of the file.
-    expected: what it should be: 'an .npz file of numpy.savez'.
-  """
-  try:
-    yield
-  except UserError:
-    raise
-  except MemoryError as error:
-    raise UserError(
-      f'{path} asks for more memory than there is; it is damaged, or too large for this machine: write it in parts'
-    ) from error
-  except Exception as error:
-    reason = ' '.join(str(error).split())[:160] or type(error).__name__
-    raise UserError(f'{path} cannot be read as {expected} ({reason}); write or copy it again') from error
-
-
 def as_text(value: Any, where: str, row: int) -> str:
-  """One text or whole number of an array or column, as text.
-
-  Raises:
-    UserError: bytes that are no UTF-8. To replace them would make one text of two.
-  """
-  if not isinstance(value, bytes):
-    return str(value)
-  try:
-    return value.decode('utf-8')
-  except UnicodeDecodeError:
-    raise UserError(f'{where} holds bytes that are no UTF-8 in row {row} ({value[:20]!r}); write it as text') from None
+  """One text, whole number, date or uuid of an array or column, as text; bytes that are no UTF-8 are refused."""
+  return exact_text(value if isinstance(value, bytes) else str(value), f'{where}, row {row},')
 
 
 def rows_at_once(row_bytes: float) -> int:
