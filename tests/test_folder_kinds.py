@@ -267,7 +267,7 @@ def test_a_class_may_be_called_nan_where_it_is_named(tmp_path):
 def test_ids_that_are_no_text_are_refused(tmp_path):
   ids = [b'\xff\xfe'[i % 2 :] + str(i // 2).encode() for i in range(_N)]
   folder = _write(tmp_path / 'data', {'who': pa.array(ids, pa.binary())}, 'id = "who"\n' + _TOML + _VECTORS)
-  with pytest.raises(UserError, match="column 'who', row 0, is .* which is not UTF-8"):
+  with pytest.raises(UserError, match=r"column 'who', row 0, is .* which is not UTF-8"):
     _load(folder, tmp_path)
 
 
