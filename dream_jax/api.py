@@ -135,7 +135,9 @@ class Predictor:
 
   Inputs are a dict with one array a modality, [B, ...] as `spec` says, and `<name>_length` [B] for sequences and tokens
   (when absent, zeros at the end are padding). A modality you do not have is given as zeros, or as whatever your system
-  delivers when it fails: recognising that is the model's task. Batches are padded to a power of two, so few shapes are
+  delivers when it fails: recognising that is the model's task. A length of 0 means the same as zeros of the full
+  length; a frame, vector or image with a NaN or infinity in it is zeros. What is no such input is refused before
+  anything is computed, see `dream_jax.data.raw_inputs`. Batches are padded to a power of two, so few shapes are
   compiled.
 
   Attributes:
@@ -165,7 +167,8 @@ class Predictor:
     """Outputs as NumPy arrays; predictions are calibrated probabilities, or values in the units of the labels.
 
     Raises:
-      UserError: a modality is absent or has another shape.
+      UserError: an input that is refused, see `standardise`, an empty batch, or values so far from those of training
+        that the answer is no number.
     """
     ready = standardise(self.statistics, self.spec, inputs)
     size = len(next(iter(ready.values())))
@@ -174,8 +177,10 @@ class Predictor:
     padded = 1 << (size - 1).bit_length()
     ready = {k: np.concatenate([x, np.repeat(x[:1], padded - size, axis=0)]) for k, x in ready.items()}
     outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._apply(self.params, ready))
+    prediction = self._units(outputs.prediction, self.calibration.temperature)
+    self._check_finite(prediction, ready)
     return outputs.replace(
-      prediction=self._units(outputs.prediction, self.calibration.temperature),
+      prediction=prediction,
       unimodal_predictions=None if outputs.unimodal_predictions is None else self._units(outputs.unimodal_predictions),
     )
 
@@ -214,6 +219,18 @@ class Predictor:
         sure['interval'] = (decision - self.calibration.margin, decision + self.calibration.margin)
       rows.append({'decision': decision, **sure, **by_modality})
     return rows
+
+  def _check_finite(self, prediction: np.ndarray, ready: dict[str, np.ndarray]) -> None:
+    """Refuses what no arithmetic of the model survives: values astronomically far from those of training."""
+    lost = ~np.isfinite(prediction).all(axis=-1)
+    if lost.any():
+      row = int(np.argmax(lost))
+      size = {m.name: float(np.abs(ready[m.name][row]).max()) for m in self.spec.modalities if m.kind != 'tokens'}
+      name = max(size, key=lambda name: size[name])
+      raise UserError(
+        f'row {row} has no answer: its input {name!r} lies up to {size[name]:.2g} standard deviations from the average '
+        'of training; expected values like those: is it in another unit?'
+      )
 
   def _by_name(self, outputs: Outputs, field: str) -> dict[str, np.ndarray]:
     values = getattr(outputs, field)

@@ -4,13 +4,15 @@ Classification: logits are divided by a temperature that minimises the negative 
 (Guo et al., On Calibration of Modern Neural Networks, ICML 2017). Regression: an interval around the prediction that
 holds 90 % of the validation targets (split conformal prediction; Vovk et al., 2005; Lei et al., JASA 2018). Validation
 is read under the missingness of training, as selection reads it: one number serves all conditions, and what it is worth
-under each of them is what is reported.
+under each of them is what is reported. A temperature that makes the likelihood or the calibration error of the very
+samples it is fitted on worse than none is not kept. A regression has nothing to compare its interval with.
 
 Letters: n samples, C outputs.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -36,7 +38,10 @@ class Calibration:
 
 
 def fit(spec: DatasetSpec, prediction: np.ndarray, label: np.ndarray) -> Calibration:
-  """The calibration of a model from its predictions [n, C] on validation samples; a model that diverged gets none.
+  """The calibration of a model from its predictions [n, C] on validation samples.
+
+  A model that diverged gets none. The temperature is 1 unless the one found makes neither the negative log likelihood
+  nor the expected calibration error of these samples worse.
 
   Args:
     spec: names the task.
@@ -47,15 +52,20 @@ def fit(spec: DatasetSpec, prediction: np.ndarray, label: np.ndarray) -> Calibra
   if not np.isfinite(prediction).all():
     return Calibration(margin=math.inf if spec.task == 'regression' else None)
   if spec.task == 'regression':
-    error = np.sort(np.abs(prediction[:, 0] - label))
-    rank = math.ceil((len(error) + 1) * LEVEL)
-    return Calibration(margin=float(error[rank - 1]) if rank <= len(error) else math.inf)
+    missed = np.sort(np.abs(prediction[:, 0] - label))
+    rank = math.ceil((len(missed) + 1) * LEVEL)
+    return Calibration(margin=float(missed[rank - 1]) if rank <= len(missed) else math.inf)
 
   def loss(log_temperature: float) -> float:
     return -_log_likelihood(spec, prediction / math.exp(log_temperature), label)
 
-  found = optimize.minimize_scalar(loss, bounds=_LOG_RANGE, method='bounded')
-  return Calibration(temperature=math.exp(float(found.x)))
+  def error(log_temperature: float) -> float:
+    return expected_calibration_error(*confidence(spec, prediction / math.exp(log_temperature), label))
+
+  result: Any = optimize.minimize_scalar(loss, bounds=_LOG_RANGE, method='bounded')
+  found = float(result.x)
+  better = loss(found) <= loss(0.0) and error(found) <= error(0.0)
+  return Calibration(temperature=math.exp(found) if better else 1.0)
 
 
 def measure(spec: DatasetSpec, calibration: Calibration, prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dream_jax import sealed, storage
+from dream_jax import disk, sealed, storage
 from dream_jax.errors import Preempted, UserError
 from dream_jax.parallel import hosts
 
@@ -344,15 +343,16 @@ def _placed(leaf: Any) -> Any:
 
 @contextmanager
 def _disk_errors(directory: epath.Path) -> Iterator[None]:
-  """TensorStore reports the disk's errors as ValueError with the number inside; they are OSErrors to us."""
+  """TensorStore reports the disk's errors inside the text of another; they are OSErrors to us, and name the folder."""
   try:
     yield
-  except ValueError as error:
-    number = re.search(r"os_error_code='(\d+)'", str(error))
-    if number is None:
+  except UserError:
+    raise
+  except Exception as error:
+    found = disk.refusal(error) or disk.tensorstore_error(error)
+    if found is None or found.filename is not None:
       raise
-    code = int(number.group(1))
-    raise OSError(code, os.strerror(code), str(directory)) from error
+    raise OSError(found.errno, found.strerror, str(directory)) from error
 
 
 class _RaisedAnyway(logging.Filter):

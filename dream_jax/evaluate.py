@@ -14,7 +14,6 @@ from dream_jax.calibration import Calibration
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.protocols import Condition, conditions
-from dream_jax.errors import Preempted
 from dream_jax.models.registry import Method
 from dream_jax.parallel import hosts
 from dream_jax.predict import EvalInputs, Predictor, Seen
@@ -29,8 +28,9 @@ class Row:
   """One row of the results: a method, or one modality of the single-modality models.
 
   Attributes:
-    name: key in `results.json`.
+    name: key in `results.json`: that of the method, METHOD/MODALITY for one modality. No method's name has a slash.
     title: how tables call it.
+    modality: which one it reads, None where it reads all.
     protocols: as `results.json` has them.
     contribution: likewise, or None.
     valuation: see `valuation.value_modalities`; None where it was not asked for.
@@ -46,6 +46,7 @@ class Row:
   contribution: dict[str, Any] | None
   sample_scores: dict[str, np.ndarray]
   calibration: tuple[Calibration, ...] = ()
+  modality: str | None = None
   valuation: dict[str, Any] | None = None
   test_selected: dict[str, Any] | None = None
 
@@ -104,7 +105,7 @@ def evaluate_method(
   """
   spec, data = inputs.prepared.spec, inputs.prepared.splits[split]
   rows = _row_names(method, spec)
-  collected: dict[str, _RowBuilder] = {name: _RowBuilder(name, title, spec, data.label) for name, title in rows}
+  collected = {name: _RowBuilder(name, title, modality, spec, data.label) for name, title, modality in rows}
   _calibrate(method, predictor, params, inputs, list(collected.values()), trained_under or Missing(), seed, draws)
   recognition = _Recognition(spec)
   seen = Seen()
@@ -112,7 +113,7 @@ def evaluate_method(
   for protocol in dict.fromkeys(('complete', *protocols)):
     for condition in conditions(protocol, spec):
       if hosts.stopping():
-        raise Preempted(f'SIGTERM: {method.name} is trained, its evaluation will be made again')
+        raise hosts.stopped(f'{method.name} is trained, its evaluation will be made again')
       outputs = predictor.split(params, inputs, split, missing=condition.missing, seed=seed, seen=seen)
       for m, builder in enumerate(collected.values()):
         single = method.separate
@@ -141,17 +142,19 @@ def _calibrate(method, predictor, params, inputs, rows, missing, seed, draws) ->
     row.calibration = tuple(calibration.fit(spec, p, truth) for p in np.concatenate(each, axis=1))
 
 
-def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str]]:
+def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str, str | None]]:
+  """(key, title, modality) of every row. Users name modalities, and may name one like a method."""
   if method.separate:
-    return [(name, f'Only {name}') for name in spec.names]
-  return [(method.name, method.title)]
+    own = ''.join(method.title.partition(':')[1:])  # Its settings, where it has some of its own.
+    return [(f'{method.name}/{name}', f'Only {name}{own}', name) for name in spec.names]
+  return [(method.name, method.title, None)]
 
 
 class _RowBuilder:
   """Gathers one row condition by condition."""
 
-  def __init__(self, name: str, title: str, spec: DatasetSpec, label: np.ndarray):
-    self.name, self._title, self._spec, self._label = name, title, spec, label
+  def __init__(self, name: str, title: str, modality: str | None, spec: DatasetSpec, label: np.ndarray):
+    self.name, self._title, self._modality, self._spec, self._label = name, title, modality, spec, label
     self._primary = metrics.primary_metric(spec)[0]
     self._protocols: dict[str, dict[str, Any]] = {}
     self._scores: dict[str, list[np.ndarray]] = {}
@@ -197,7 +200,7 @@ class _RowBuilder:
           curves = np.asarray(entry['metrics'][metric]).T
           entry['summary'][metric]['auilc'] = float(np.mean([metrics.auilc(rates, curve) for curve in curves]))
     contribution = {**self.contribution, 'scores': scores} if self.contribution else None
-    return Row(self.name, self._title, self._protocols, contribution, means, self.calibration)
+    return Row(self.name, self._title, self._protocols, contribution, means, self.calibration, self._modality)
 
 
 class _Recognition:

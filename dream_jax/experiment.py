@@ -99,7 +99,7 @@ def _claim(config: Any, workdir: str, prepared: Prepared, run: str) -> None:
 
 def _run(config: Any, prepared: Prepared) -> str:
   """The identity of a training."""
-  return run_identity(config, workdirs.fingerprint(prepared), ignore=_FREE_FIELDS)
+  return run_identity(config, prepared.data, ignore=_FREE_FIELDS)
 
 
 def load_raw(recipe: Recipe) -> Dataset:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from absl import logging
 
 from dream_jax import flags
-from dream_jax.command import exit_code
+from dream_jax.command import end_at_interrupt, exit_code
+
+_AFTER_INTERRUPT = '; the same command continues where it stopped'
 
 
 def run(arguments: flags.Arguments) -> None:
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = exit_code(
       lambda: run(flags.parse(sys.argv if argv is None else argv)),
       writes_to='--workdir',
-      after_interrupt='; the same command continues where it stopped',
+      after_interrupt=_AFTER_INTERRUPT,
     )
   except Exception:
     if not _with_others():
@@ -75,4 +77,5 @@ def _with_others() -> bool:
 
 
 if __name__ == '__main__':
+  end_at_interrupt(_AFTER_INTERRUPT)
   sys.exit(main())

@@ -23,7 +23,7 @@ from dream_jax.predict import Predictor, eval_rows
 from dream_jax.recipe import Recipe
 from dream_jax.runs import Runs, with_values
 from dream_jax.spec import DatasetSpec
-from dream_jax.step import Selection, TrainState, create_optimizer, create_state, select_best, train_call
+from dream_jax.step import Selection, TrainState, create_optimizer, create_state, finite, select_best, train_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Programs:
     create: seeds -> state before the first step.
     call: (state without selections, batches, seeds, values) -> (state, terms); the state given is consumed.
     select: (selection, average, step, score) -> selection; the selection given is consumed.
+    finite: average -> whether all numbers of a run are finite, bool [S].
     predictor: the forward pass.
     abstract_state: shapes and shardings of the state.
     mesh: of the devices.
@@ -47,6 +48,7 @@ class Programs:
   create: Callable[..., TrainState]
   call: Callable[..., Any]
   select: Callable[..., Selection]
+  finite: Callable[[Any], jax.Array]
   predictor: Predictor
   abstract_state: TrainState
   mesh: Mesh
@@ -102,6 +104,7 @@ def compile_programs(
     select=select.lower(abstract.best, abstract.average, abstract.step, abstract.best.score).compile(
       compiler_options=compiler_options(once=True)
     ),
+    finite=jax.jit(finite, out_shardings=by_seed).lower(abstract.average).compile(compiler_options=options),
     predictor=Predictor(
       model,
       mesh,
@@ -160,8 +163,9 @@ def lower(
     return model.gradient, create_optimizer(own.optimizer, num_steps, model.undecayed)
 
   def steps(state, batches, seeds, values):
-    return train_call(make_run, recipe.optimizer.average_decay, state, batches, seeds, values)
+    return train_call(make_run, recipe.optimizer.average_decay, state, batches, seeds, values, names)
 
+  names = {m.inside: m.name for m in spec.modalities}
   by_seed, alone = sharding(mesh, 'seed'), sharding(mesh)
   # Shardings where a state has arrays.
   where = TrainState(alone, by_seed, by_seed, by_seed, by_seed, by_seed)  # pyright: ignore[reportArgumentType]

@@ -54,12 +54,13 @@ def entry(
     missing: what the training data lack, in words; 'complete' for nothing.
   """
   facts = dict(facts)
-  if method.separate:  # A row of each modality; each was selected by itself.
+  if row.modality is not None:  # Each was selected by itself.
     for fact in ('best_step', 'validation_score'):
-      facts[fact] = [values[spec.index(row.name)] for values in facts[fact]]
+      facts[fact] = [values[spec.index(row.modality)] for values in facts[fact]]
   return {
     'title': row.title,
     'method': method.name,
+    'modality': row.modality,
     'uses_oracle': list(method.uses_oracle),
     'source': method.source,
     'seeds': list(recipe.seeds),

@@ -4,6 +4,7 @@ Dimension letters used throughout the package: B batch, M modalities, T time, D 
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from dream_jax.errors import UserError
@@ -12,6 +13,14 @@ MODALITY_KINDS = ('sequence', 'vector', 'tokens', 'image')
 TASKS = ('regression', 'binary', 'multiclass', 'multilabel')
 DATA_KINDS = ('real', 'synthetic')
 _RANKS = {'sequence': 2, 'vector': 1, 'tokens': 1, 'image': 3}
+
+# Names of modalities are the user's. Features of samples, inputs of models and keys of results hold them beside names
+# of ours, so they are plain words, and these few are taken.
+_NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
+TAKEN = ('id', 'label', 'oracle_mask')
+# What networks put behind the key of a modality, see `models.recognition`.
+KEY_ENDINGS = ('table', 'odds', 'trust', 'typicality')
+_TAKEN_KEYS = ('natural_damage',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +33,8 @@ class ModalitySpec:
     shape: shape of one sample, time padded or cut to T.
     vocab_size: number of token ids; tokens only.
     unk_id: the id that stands for a missing token; id 0 is padding.
+    key: what networks call its parts; the name if empty. Users' own data have keys of ours: what a modality is called
+      then changes neither the first parameters nor the results.
   """
 
   name: str
@@ -31,8 +42,14 @@ class ModalitySpec:
   shape: tuple[int, ...]
   vocab_size: int = 0
   unk_id: int = 1
+  key: str = ''
 
   def __post_init__(self):
+    if not _NAME.fullmatch(self.name) or self.name in TAKEN:
+      raise UserError(
+        f'a modality is called {self.name!r}; expected letters, digits and _, a letter first, and none of'
+        f' {", ".join(TAKEN)}: choose another name'
+      )
     if self.kind not in MODALITY_KINDS:
       raise UserError(f'modality {self.name!r} has kind {self.kind!r}; expected one of {", ".join(MODALITY_KINDS)}')
     if len(self.shape) != _RANKS[self.kind] or min(self.shape) < 1:
@@ -42,6 +59,11 @@ class ModalitySpec:
       )
     if self.kind == 'tokens' and self.vocab_size < 2:
       raise UserError(f'modality {self.name!r} holds tokens but vocab_size is {self.vocab_size}; expected at least 2')
+
+  @property
+  def inside(self) -> str:
+    """What networks call the parts of this modality."""
+    return self.key or self.name
 
   @property
   def has_length(self) -> bool:
@@ -86,6 +108,25 @@ class DatasetSpec:
     names = self.names
     if len(set(names)) != len(names):
       raise UserError(f'data set {self.name!r} names a modality twice: {", ".join(names)}')
+    for m in self.modalities:
+      if m.has_length and m.length_name in names:
+        raise UserError(
+          f'data set {self.name!r}: modality {m.length_name} is called like the lengths of {m.name}; rename it'
+        )
+    self._check_keys()
+
+  def _check_keys(self) -> None:
+    """Refuses keys by which parts of networks would get one name."""
+    seen: dict[str, str] = {}
+    for m in self.modalities:
+      for part in (m.inside, *(f'{m.inside}_{ending}' for ending in KEY_ENDINGS)):
+        other = seen.setdefault(part, m.name)
+        if other != m.name or part in _TAKEN_KEYS:
+          what = f'modality {other}' if other != m.name else 'a part of ours'
+          raise UserError(
+            f'data set {self.name!r}: networks would give modality {m.name} the name {part} of {what}; give it a key of'
+            " its own: ModalitySpec(..., key='slot0')"
+          )
 
   @property
   def names(self) -> tuple[str, ...]:

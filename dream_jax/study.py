@@ -168,7 +168,7 @@ class _Engine:
     """`ledger` is None in processes that only help."""
     self._recipe, self._dataset, self._regimes = recipe, dataset, regimes
     self._workdir, self._ledger = workdir, ledger
-    self.data_key = workdirs.fingerprint(prepare(dataset, train_missing=regime('complete', dataset.spec), seed=0))
+    self.data_key = dataset.fingerprint
     self._compiled: dict[Any, Programs] = {}
     self._bench: tuple[str, Workbench] | None = None
     self._chosen: dict[str, dict[str, float]] = {}
@@ -277,8 +277,13 @@ class _Engine:
     seeds = tuple(self._recipe.seed + s for _ in range(search.points) for s in range(search.seeds))
     values = tuple((field, tuple(p[field] for p in points for _ in range(search.seeds))) for field in points[0])
     trainer = bench.trainer(method, Runs(seeds, values))
-    trained = trainer.run(folder, run=key)
+    trained = trainer.run(folder, run=key, may_diverge=True)
     scores = trained.best.score.reshape(search.points, -1).mean(1)
+    if not np.isfinite(scores).any():
+      raise UserError(
+        f'{method.name}: all {search.points} points of the search diverged; expected settings that can be trained with:'
+        ' lower config.optimizer.learning_rate and the ranges of config.study.search.fields'
+      )
     best = int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
     return {
       'points': points,

@@ -1,7 +1,7 @@
 """The loop: batches in, checkpoints and metrics out, the best parameters on validation at the end.
 
 Data and model draw their randomness from the seed and the step's number alone, so a run that is killed continues bit
-for bit from the step in its checkpoint.
+for bit from the step in its checkpoint. What is not finite is never saved or selected, see `divergence`.
 
 Dimension letters: S seeds, K steps a call, B batch.
 """
@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dream_jax import divergence
 from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
 from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared
-from dream_jax.errors import Preempted
+from dream_jax.errors import Diverged
 from dream_jax.feed import Feed
 from dream_jax.metrics import primary_metric, sample_scores
 from dream_jax.models.model import ORACLE_MASK, overlay
@@ -198,16 +199,23 @@ class Trainer:
       return np.array([sample_scores(spec, prediction, label).mean() for prediction in each])
     return sample_scores(spec, outputs['prediction'][seed], label).mean()
 
-  def run(self, workdir: str, *, run: str | None = None, max_steps: int | None = None) -> Trained:
+  def run(
+    self, workdir: str, *, run: str | None = None, max_steps: int | None = None, may_diverge: bool = False
+  ) -> Trained:
     """Trains to the end of the schedule, or continues from the latest checkpoint.
 
     Args:
       workdir: folder of the run.
       run: its identity, which checkpoints and log have to carry; None for none.
       max_steps: stop early, after a whole call; tests use it as a planned interruption.
+      may_diverge: go on without the runs that diverge, whose score becomes minus infinity.
+
+    Raises:
+      Diverged: a run did, and was not allowed to.
+      Preempted: a signal asked for it; the state is saved.
     """
     folder = checkpoint_folder(workdir, self.method.name)
-    with Checkpoints(folder, run=of_method(run, self.method.name)) as checkpoints:
+    with hosts.listening(), Checkpoints(folder, run=of_method(run, self.method.name)) as checkpoints:
       abstract = self.programs.abstract_state
       found = checkpoints.restore_latest(dataclasses.replace(abstract, peeked=abstract.best) if self.peek else abstract)
       state = self.first_state() if found is None else found[1]
@@ -227,66 +235,150 @@ class Trainer:
           enabled=hosts.is_main(),
         ) as progress,
       ):
-        state = self._loop(state, step, checkpoints, writer, progress, max_steps)
+        loop = _Loop(self, checkpoints, writer, progress, may_diverge)
+        try:
+          state = loop.run(state, step, max_steps)
+        except Diverged:
+          checkpoints.wait()  # All processes are here: what is under way can be finished.
+          raise
       assert state.best is not None
       if int(state.step) == self.schedule.num_steps and not checkpoints.has_best(self.schedule.num_steps):
         checkpoints.save_best(self.schedule.num_steps, state.best.params)
       seconds = time.perf_counter() - start
     return Trained(_chosen(state.best), _chosen(state.peeked), self.compile_seconds, seconds)
 
-  def _loop(self, state, step, checkpoints, writer, progress, max_steps) -> TrainState:
-    """Calls, readings of the validation set and checkpoints until the schedule ends."""
-    s = self.schedule
+  def select(self, selection: Selection | None, state: TrainState, score: np.ndarray) -> Selection:
+    """The selection after a reading of a split; the one given is consumed."""
+    where = sharding(self.programs.mesh, 'seed')
+    return self.programs.select(selection, state.average, state.step, put(score, where))
+
+
+class _Loop:
+  """Calls, readings of the validation set and checkpoints until the schedule ends."""
+
+  def __init__(
+    self, trainer: Trainer, checkpoints: Checkpoints, writer: MetricsWriter, progress: Progress, may_diverge: bool
+  ):
+    self._trainer, self._checkpoints, self._writer, self._progress = trainer, checkpoints, writer, progress
+    self._may_diverge = may_diverge
+    self._pending: list[tuple[int, dict[str, jax.Array], jax.Array]] = []
+
+  def run(self, state: TrainState, step: int, max_steps: int | None) -> TrainState:
+    """The state at the end, which is saved."""
+    trainer, s = self._trainer, self._trainer.schedule
     end = s.num_steps if max_steps is None else min(max_steps, s.num_steps)
-    saved = time.monotonic()
-    pending: list[tuple[int, dict[str, jax.Array]]] = []
+    state = self._check_start(state, step)
+    pace = _Pace(trainer.recipe.train.checkpoint_seconds)
     stopping = False
-    for batch in self.batches(step) if step < end else ():
-      state, terms = self.advance(state, batch)
+    for batch in trainer.batches(step) if step < end else ():
+      state, terms = trainer.advance(state, batch)
       step += s.per_call
       # Metrics of a call are fetched after the next one is under way, so that reading them never stalls the device.
-      note = self._write(writer, pending)
-      pending.append((step, terms))
-      progress.update(step, note)
+      state, note = self._settle(state)
+      self._pending.append((step, terms, trainer.programs.finite(state.average)))
+      self._progress.update(step, note)
       if step % s.eval_every == 0:
-        score = self.score(state.average, 'validation')
-        self._write(writer, pending)
-        writer.write(step, {'validation_score': score.reshape(len(score), -1).mean(1)})
-        state = dataclasses.replace(state, best=self._select(state.best, state, score))
-        if self.peek:
-          peeked = self._select(state.peeked, state, self.score(state.average, 'test'))
-          state = dataclasses.replace(state, peeked=peeked)
-        progress.update(step, f'validation {score.mean():.4f}')
-        due = time.monotonic() - saved >= self.recipe.train.checkpoint_seconds
-        if step < end and hosts.agree(lambda due=due: due):
-          writer.flush()
-          checkpoints.save(step, state)
-          saved = time.monotonic()
+        state = self._read(state, step)
+      if pace.due() and step < end:
+        state = self._save(state, step)
+        pace = _Pace(trainer.recipe.train.checkpoint_seconds)
       # After the reading: a run that continues from this step does not make it again.
       stopping = hosts.stopping()
       if stopping or step >= end:
         break
-    self._write(writer, pending)
-    writer.flush()
-    if step > (checkpoints.latest_step() or 0):
-      checkpoints.save(step, state)
-    if stopping:
-      checkpoints.wait()
-      raise Preempted(f'SIGTERM: {self.method.name} saved at step {step} of {s.num_steps}')
+    state = self._save(state, step)
+    if stopping or hosts.stopping():
+      self._checkpoints.wait()
+      raise hosts.stopped(f'{trainer.method.name} saved at step {step} of {s.num_steps}')
     return state
 
-  def _select(self, selection: Selection | None, state: TrainState, score: np.ndarray) -> Selection:
-    where = sharding(self.programs.mesh, 'seed')
-    return self.programs.select(selection, state.average, state.step, put(score, where))
+  def _check_start(self, state: TrainState, step: int) -> TrainState:
+    """Looks at a state before the first call; an older program saved whatever it had."""
+    values = {'parameters': _nan_unless(fetch(self._trainer.programs.finite(state.average)))}
+    assert state.best is not None
+    if step >= self._trainer.schedule.eval_every:
+      values['validation_score'] = fetch(state.best.score)
+    return self._check(state, f'before step {step + 1}', values)
 
-  def _write(self, writer: MetricsWriter, pending: list[tuple[int, dict[str, jax.Array]]]) -> str:
-    note = ''
-    for step, terms in pending:
-      values = fetch(terms)
-      writer.write(step, values)
+  def _read(self, state: TrainState, step: int) -> TrainState:
+    """The state after a reading of the validation set."""
+    trainer = self._trainer
+    state, _ = self._settle(state)
+    score = trainer.score(state.average, 'validation')
+    self._writer.write(step, {'validation_score': score.reshape(len(score), -1).mean(1)})
+    best = trainer.select(state.best, state, score)
+    state = dataclasses.replace(state, best=best)
+    # A reading that is not finite is passed over, as long as there was another.
+    state = self._check(state, f'at step {step}', {'validation_score': fetch(best.score)})
+    if trainer.peek:
+      peeked = trainer.select(state.peeked, state, trainer.score(state.average, 'test'))
+      state = dataclasses.replace(state, peeked=peeked)
+    self._progress.update(step, f'validation {score.mean():.4f}')
+    return state
+
+  def _save(self, state: TrainState, step: int) -> TrainState:
+    """The state, saved unless this step is already."""
+    state, _ = self._settle(state)
+    self._writer.flush()
+    if step > (self._checkpoints.latest_step() or 0):
+      self._checkpoints.save(step, state)
+    return state
+
+  def _settle(self, state: TrainState) -> tuple[TrainState, str]:
+    """(state, what the progress line says) once the calls before are known to have gone well."""
+    pending, note = self._pending, ''
+    self._pending = []
+    for step, terms, finite in pending:
+      values, finite = fetch((terms, finite))
+      self._writer.write(step, values)
+      when = f'in steps {step - self._trainer.schedule.per_call + 1} to {step}'
+      state = self._check(state, when, {**values, 'parameters': _nan_unless(finite)})
       note = f'loss {values["loss"].mean():.4f}'
-    pending.clear()
-    return note
+    return state, note
+
+  def _check(self, state: TrainState, when: str, values: dict[str, np.ndarray]) -> TrainState:
+    """The state without the selections of runs that diverged.
+
+    Raises:
+      Diverged: there are some, and all results are wanted.
+    """
+    found = divergence.not_finite(values)
+    if not found:
+      return state
+    trainer = self._trainer
+    if not self._may_diverge:
+      of = f'{when} of {trainer.schedule.num_steps}'
+      raise divergence.refusal(trainer.method.name, of, found, trainer.runs, trainer.recipe)
+    assert state.best is not None
+    return dataclasses.replace(state, best=divergence.forget(state.best, np.any(list(found.values()), axis=0)))
+
+
+class _Pace:
+  """When the next checkpoint is due: the clock of process 0 decides, and the others ask it as seldom as they can."""
+
+  def __init__(self, seconds: float):
+    self._seconds, self._start = seconds, time.monotonic()
+    self._calls, self._ask_at = 0, 1
+
+  def due(self) -> bool:
+    """Whether to save after this call. All processes have to ask after every call."""
+    self._calls += 1
+    if hosts.several() and self._calls < self._ask_at:  # Asking waits for the devices.
+      return False
+    due, ahead = hosts.agree(self._decide)
+    self._ask_at = self._calls + ahead
+    return due
+
+  def _decide(self) -> tuple[bool, int]:
+    """(whether it is due, after how many calls to ask again): half of those that fit, since calls may become slower."""
+    passed, done = time.monotonic() - self._start, self._calls - 1  # The last one has only been started.
+    ahead = done * (self._seconds - passed) / (2 * passed) if passed > 0 else 0.0
+    return passed >= self._seconds, int(min(max(ahead, 1.0), 1e6))
+
+
+def _nan_unless(finite: np.ndarray) -> np.ndarray:
+  """[S], NaN for the runs whose parameters are not finite; once they are not, their average never is again."""
+  return np.where(finite, 0.0, np.nan)
 
 
 def _for_all_seeds(fitted: Any, leaf: jax.Array) -> jax.Array:

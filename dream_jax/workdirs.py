@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,7 @@ def is_finished(workdir: str, method: str) -> bool:
 def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Row], *, run: str | None = None) -> None:
   """Stores a finished method of a run, with the scores of samples."""
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
-  kept = ('name', 'title', 'protocols', 'contribution', 'valuation', 'test_selected')
+  kept = ('name', 'title', 'modality', 'protocols', 'contribution', 'valuation', 'test_selected')
   entries = [
     {**{field: getattr(row, field) for field in kept}, 'calibration': [dataclasses.asdict(c) for c in row.calibration]}
     for row in rows
@@ -99,7 +98,7 @@ def write_predictor_parts(workdir: str, prepared: Prepared, *, run: str | None =
   arrays = {f'mean:{name}': value for name, value in statistics.mean.items()}
   arrays |= {f'std:{name}': value for name, value in statistics.std.items()}
   scale = dataclasses.asdict(label_scale(prepared))
-  content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': fingerprint(prepared)}
+  content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': prepared.data}
   sealed.write_with_arrays(path, content, arrays, run=run)
 
 
@@ -114,24 +113,13 @@ def check_data(workdir: str, prepared: Prepared, *, run: str | None = None) -> N
     made_with = sealed.read(path, remedy=_SPEC_REMEDY).content['data']
   except FileNotFoundError:
     return  # Nothing to compare with.
-  if made_with == fingerprint(prepared):
+  if made_with == prepared.data:
     sealed.read(path, run=run, remedy=_SPEC_REMEDY)
   else:
     raise UserError(
-      f'{workdir} was made with other data: samples, labels or values of {prepared.spec.name} have changed since; '
-      'choose another --workdir, or bring the old data back'
+      f'{workdir} was made with other data: samples, labels, features or the order of {prepared.spec.name} have changed'
+      ' since; choose another --workdir, or bring the old data back'
     )
-
-
-def fingerprint(prepared: Prepared) -> str:
-  """Hash of ids and labels of all samples, and of the statistics of the training values."""
-  digest = hashlib.sha256()
-  for name, split in prepared.splits.items():
-    digest.update(f'{name}:{len(split)}'.encode() + split.keys.tobytes() + split.label.tobytes())
-  for part in (prepared.statistics.mean, prepared.statistics.std):
-    for name, values in part.items():
-      digest.update(name.encode() + values.tobytes())
-  return digest.hexdigest()
 
 
 def read_predictor_parts(workdir: str, *, run: str | None = None) -> PredictorParts:

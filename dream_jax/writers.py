@@ -3,6 +3,7 @@
 Everything here survives a kill at any moment: a line is appended in one write.
 """
 
+import math
 import os
 import shutil
 import sys
@@ -59,28 +60,27 @@ class MetricsWriter:
     _forget_after(path, method, resume_step, run)
     self._log = storage.open_log(path)
     if tensorboard:
-      from tensorboardX import SummaryWriter
+      from dream_jax.events import Events
 
       folder = storage.place(workdir) / TENSORBOARD_FOLDER / storage.without_wildcards(method)
       self._folder = storage.Mirror(folder)
-      # purge_step tells TensorBoard to forget what an earlier, killed run wrote from that step on.
-      self._events = SummaryWriter(str(self._folder.local), purge_step=resume_step + 1, flush_secs=30)
+      self._events = Events(self._folder.local, forget_from=resume_step + 1)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Appends one line `{"method", "step", **values}`.
 
     Args:
       step: number of the training step.
-      values: metric name -> number or array [S], one value a seed; TensorBoard shows the mean over seeds.
+      values: metric name -> number or array [S], one value a seed; TensorBoard shows the mean over seeds where it is
+        finite.
     """
     if self._log is None:
       return
     self._log.append(sealed.line({'method': self._method, 'step': int(step), **values}, run=self._run))
     if self._events is not None:
-      for name, value in values.items():
-        array = np.asarray(value)
-        if array.dtype.kind in 'fiub' and array.size:
-          self._events.add_scalar(name, float(array.mean()), int(step))
+      arrays = {name: np.asarray(value) for name, value in values.items()}
+      means = {name: float(x.mean()) for name, x in arrays.items() if x.dtype.kind in 'fiub' and x.size}
+      self._events.add(int(step), {name: mean for name, mean in means.items() if math.isfinite(mean)})
 
   def flush(self) -> None:
     """Forces what was written down to the disk; call it before a checkpoint that refers to it."""

@@ -195,6 +195,24 @@ def test_regression_answers_in_the_units_of_the_labels(tmp_path):
   assert predictor.explain(raw)[0]['confidence'] is None
 
 
+def test_a_loaded_model_reads_length_zero_as_missing_and_refuses_what_it_cannot_answer(tmp_path):
+  prepared = small_prepared('regression', ('audio', 'pose'))
+  workdirs.write_predictor_parts(str(tmp_path), prepared)
+  parts = workdirs.read_predictor_parts(str(tmp_path))
+  model = build(find_method('late+dropout'), parts.spec, recipe_from_config(small_config()).model)
+  params = model.init({'params': jax.random.key(0)}, api.empty_inputs(parts.spec), train=False)['params']
+  predictor = api.Predictor(model, params, parts, 'late+dropout', 0)
+  raw = {'audio': np.random.default_rng(1).normal(3, 2, (4, 7, 5)), 'pose': np.ones((4, 4))}
+  given = predictor({**raw, 'audio_length': np.array([7, 7, 0, 0])}).prediction
+  zeros = predictor({**raw, 'audio': raw['audio'] * np.array([1, 1, 0, 0])[:, None, None]}).prediction
+  np.testing.assert_array_equal(given, zeros)
+  assert np.abs(predictor(raw).prediction - given)[2:].min() > 1e-3
+  with pytest.raises(UserError, match=r"row 1 of input 'audio_length' holds 9; expected"):
+    predictor.explain({**raw, 'audio_length': np.array([7, 9, 7, 7])})
+  with pytest.raises(UserError, match=r"row 2 has no answer: its input 'pose' lies up to .*e\+3\d standard deviations"):
+    predictor({**raw, 'pose': np.ones((4, 4)) * np.array([1, 1, 3e38, 1])[:, None]})
+
+
 def test_a_workdir_refuses_data_that_changed(tmp_path):
   prepared = small_prepared('binary', ('face', 'pose'))
   workdirs.write_predictor_parts(str(tmp_path), prepared)

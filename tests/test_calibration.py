@@ -1,12 +1,14 @@
 """Confidence: fitted where it can be checked by hand, measured as its definition says, told to the user."""
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 from scipy import special
 from small_runs import small_spec
 
+from dream_jax import calibration
 from dream_jax.calibration import Calibration, confidence, expected_calibration_error, fit, measure
 
 _N = 4000
@@ -22,6 +24,16 @@ def _sample(task, factor, n=_N):
     label = (rng.uniform(size=logits.shape) < special.expit(logits)).astype(np.float32)
     label = label[:, 0].astype(np.int32) if task == 'binary' else label
   return spec, factor * logits, label
+
+
+def _loss(task, temperature, logits, label):
+  """Negative log likelihood."""
+  if task == 'multiclass':
+    p = special.softmax(logits / temperature, axis=1)[np.arange(len(label)), label]
+  else:
+    p = special.expit(logits / temperature)
+    p = np.where(label.reshape(p.shape) == 1, p, 1 - p)
+  return -np.log(np.maximum(p, 1e-300)).mean()
 
 
 @pytest.mark.parametrize('task', ['multiclass', 'binary', 'multilabel'])
@@ -40,18 +52,33 @@ def test_temperature_undoes_what_the_logits_were_multiplied_with(task, factor):
 @pytest.mark.parametrize('task', ['multiclass', 'binary', 'multilabel'])
 def test_temperature_minimises_the_negative_log_likelihood(task):
   spec, logits, label = _sample(task, 2.0, n=300)
-
-  def loss(temperature):
-    if task == 'multiclass':
-      p = special.softmax(logits / temperature, axis=1)[np.arange(len(label)), label]
-    else:
-      p = special.expit(logits / temperature)
-      p = np.where(label.reshape(p.shape) == 1, p, 1 - p)
-    return -np.log(np.maximum(p, 1e-300)).mean()
-
   found = fit(spec, logits, label).temperature
   grid = np.exp(np.linspace(-2, 2, 401))
-  assert loss(found) <= min(map(loss, grid)) + 1e-9
+  assert _loss(task, found, logits, label) <= min(_loss(task, t, logits, label) for t in grid) + 1e-9
+
+
+@pytest.mark.parametrize('task', ['multiclass', 'binary', 'multilabel'])
+def test_no_temperature_is_kept_that_makes_its_own_samples_worse(task):
+  """Of few samples the likelihood and the calibration error often disagree."""
+  kept = 0
+  for seed in range(150):
+    spec, rng = small_spec(task), np.random.default_rng(seed)
+    logits = rng.choice((0.5, 1.0, 2.0)) * rng.normal(size=(rng.integers(5, 40), spec.num_outputs))
+    label = rng.integers(0, spec.num_outputs, len(logits))
+    if task != 'multiclass':
+      label = rng.integers(0, 2, logits.shape if task == 'multilabel' else len(logits))
+    found = fit(spec, logits, label)
+    scores = measure(spec, found, logits, label)
+    assert scores['ece'] <= scores['ece_raw']
+    assert _loss(task, found.temperature, logits, label) <= _loss(task, 1.0, logits, label) + 1e-12
+    kept += found.temperature != 1.0
+  assert 20 < kept < 150
+
+
+def test_a_minimum_that_is_worse_than_none_is_not_kept(monkeypatch):
+  spec, logits, label = _sample('multiclass', 1.0, n=300)
+  monkeypatch.setattr(calibration.optimize, 'minimize_scalar', lambda *_, **__: mock.Mock(x=2.0))
+  assert fit(spec, logits, label) == Calibration()
 
 
 def test_calibration_error_by_hand():

@@ -1,5 +1,6 @@
 """What the check of a user's data says, and its command."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from planted_data import OUTPUTS, SIZES, make
 
 from dream_jax.data import check
-from dream_jax.data.checks import content, verdict
+from dream_jax.data.checks import content, verdict, words
 from dream_jax.data.checks.advice import advise
 from dream_jax.data.checks.description import WIDTH
 from dream_jax.data.checks.probe import Probes, Score
@@ -36,6 +37,40 @@ def test_levels(metric, value, low, order, p, expected):
   baseline = Score(0.5, 0.45, 0.55, 0.5, None, None, 1.0)
   probes = Probes('', metric, metric != 'mae', baseline=baseline)
   assert verdict.level(probes, Score(value, low, 2 * value - low, order, None, None, p)) == expected
+
+
+@pytest.mark.parametrize(
+  ('share', 'text'),
+  [
+    (0, '0 %'),
+    (0.0004, '< 0.1 %'),
+    (0.004, '0.4 %'),
+    (0.035, '4 %'),
+    (0.5, '50 %'),
+    (0.994, '99 %'),
+    (0.996, '99.6 %'),
+    (0.9996, '> 99.9 %'),
+    (1, '100 %'),
+  ],
+)
+def test_shares_are_never_rounded_to_nothing_or_all(share, text):
+  assert words.percent(share) == text
+  assert words.percent(0.035, fine_below=10) == '3.5 %'
+
+
+def test_words_agree_with_numbers():
+  assert [words.counted(n, 'sample') for n in (0, 1, 2)] == ['no samples', '1 sample', '2 samples']
+  assert words.share_of(0, 0) == '0 of 0'
+  assert words.listed('abcdef') == 'a, b, c, d, e and 1 other'
+  dataset = make(sizes={'train': 1, 'validation': 0, 'test': 400})
+  texts = [a.text for a in advise(check.inspect(dataset)) if a.topic == 'small split']
+  assert texts == ['There is only 1 training sample.', 'There are no validation samples.']
+  dataset = make()
+  for name in ('told', 'noise', 'noise_length'):
+    dataset.splits['test'].features[name][4] = dataset.splits['train'].features[name][20]
+  dataset.splits['test'].label[4] = dataset.splits['train'].label[20]
+  text = next(a.text for a in advise(check.inspect(dataset)) if a.topic == 'leak')
+  assert text.startswith('1 of 250 (0.4 %) of the test samples is also in train')
 
 
 @pytest.mark.parametrize('task', OUTPUTS)
@@ -126,6 +161,11 @@ def test_help(capsys):
   ('error', 'code', 'message'),
   [
     (UserError('no\n  such'), 2, 'dream_jax: no such\n'),
+    (
+      UserError('--config.data.tfds_dir=DIR, --config.data.manual_dir=DIR, --config.data.options.fold=2'),
+      2,
+      'dream_jax: --tfds_dir=DIR, --manual_dir=DIR, --config.data.options.fold=2\n',  # It has no flag for the last.
+    ),
     (OSError(28, 'No space left on device', '/x'), 2, 'dream_jax: No space left on device: /x; make room there'),
     (KeyboardInterrupt(), 130, '\ninterrupted\n'),
   ],
@@ -141,6 +181,20 @@ def test_exit_codes(error, code, message, monkeypatch, capsys):
   monkeypatch.setattr(check, 'load_dataset', lambda *_, **__: None)
   with pytest.raises(ZeroDivisionError):  # A fault of ours is no fault of the user's.
     check.main(['dir'])
+
+
+def test_messages_name_the_flags_of_this_command(monkeypatch, capsys):
+  def fail(*_, **__):
+    raise UserError('no file in --config.data.tfds_dir=X; name its folder with --config.data.manual_dir=DIR')
+
+  monkeypatch.setattr(check, 'load_dataset', fail)
+  assert check.main(['--name=cmu_mosi']) == 2
+  assert capsys.readouterr().err == 'dream_jax: no file in --tfds_dir=X; name its folder with --manual_dir=DIR\n'
+
+
+def test_json_has_null_for_what_is_no_number():
+  findings = dataclasses.replace(check.inspect(make()), label_range=(float('nan'), float('inf')))
+  assert json.loads(check.to_json(findings))['label_range'] == [None, None]
 
 
 def test_a_fault_of_the_machine_is_not_called_the_users(monkeypatch):
@@ -169,7 +223,7 @@ def test_own_folder_from_file_to_verdict(tmp_path, capsys):
   assert check.main([str(data), f'--tfds_dir={tmp_path / "tfds"}']) == 0
   text = capsys.readouterr().out
   assert 'mine (real data)' in text
-  assert 'eeg holds 1 NaN or infinite values.' in text
+  assert 'eeg holds 1 NaN or infinite value: < 0.1 % of its cells, which makes 1 of 2400 (< 0.1 %) of' in text
   assert 'tense' in text
   assert 'pose alone reaches' in text
   assert check.main([str(tmp_path / 'nothing')]) == 2

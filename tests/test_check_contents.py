@@ -55,7 +55,7 @@ def test_lengths_values_and_gaps_are_exact():
   assert values.scale_ratio == pytest.approx(stds[0] / stds[2])
   assert 'constant' in topics(findings, 'note')
   assert '1 of 3 (position 1)' in text_of(findings, 'constant')
-  assert '10 % in train, 0 % in validation, 0 % in test' in text_of(findings, 'missing')
+  assert '10 % in train, 0 % in validation, 0.4 % in test' in text_of(findings, 'missing')
 
   told = modality(findings, 'told').values
   assert told is not None
@@ -92,10 +92,62 @@ def test_nan_is_reported_with_its_count(capsys):
   assert modality(findings, 'noise').non_finite == 2
   assert modality(findings, 'told').non_finite == 1
   assert {a.text for a in advise(findings) if a.topic == 'NaN'} == {
-    'noise holds 2 NaN or infinite values.',
-    'told holds 1 NaN or infinite values.',
+    'noise holds 2 NaN or infinite values: < 0.1 % of its cells, which make 1 of 1502 (< 0.1 %) of its frames missing.',
+    'told holds 1 NaN or infinite value: < 0.1 % of its cells, which makes 1 of 750 (0.1 %) of its samples missing.',
   }
   assert modality(findings, 'told').empty == {'train': 0, 'validation': 0, 'test': 1}
+
+
+def _with_nan(cells, **replaced):
+  """The planted data with NaN at these cells of 'told', read as a data set is."""
+  dataset = make()
+  arrays = {n: {**s.features, 'id': s.ids, 'label': s.label} for n, s in dataset.splits.items()}
+  for name, a in arrays.items():
+    a['told'][cells(len(a['told']), name)] = np.nan
+  return check.inspect(_assemble(dataset.spec, arrays))
+
+
+def test_single_cells_that_make_whole_samples_missing_are_named(capsys):
+  rng = np.random.default_rng(0)
+  findings = _with_nan(lambda n, _: rng.random((n, 5)) < 0.1)
+  found = modality(findings, 'told')
+  assert 250 < found.lost_frames < 350
+  (nan,) = (a for a in advise(findings) if a.topic == 'NaN')
+  share = f'{found.lost_frames} of 750 ({100 * found.lost_frames / 750:.0f} %)'
+  assert nan.text.endswith(f'10 % of its cells, which make {share} of its samples missing.')
+  assert 'A single cell makes its sample missing' in nan.todo
+  (missing,) = (a for a in advise(findings) if a.topic == 'missing')
+  assert missing.todo == 'Mostly because of single NaN or infinite cells: see what is said of those.'
+  # Vectors that are NaN throughout are gaps, and fine.
+  findings = _with_nan(lambda n, _: np.arange(n) % 4 == 0)
+  (nan, missing) = (a for a in advise(findings) if a.topic in ('NaN', 'missing'))
+  assert nan.todo.startswith('Their frames are treated as missing')
+  assert missing.todo == 'Models here can learn from such data; do not fill the gaps.'
+  # One feature that is always NaN leaves nothing.
+  findings = _with_nan(lambda n, _: (slice(None), 2))
+  todo = {a.text: a.todo for a in advise(findings) if a.topic == 'missing'}
+  assert todo['told is all zero in every train sample.'].startswith('Mostly because of single NaN')
+  capsys.readouterr()
+
+
+def test_features_that_float32_flattened_are_not_called_constant():
+  dataset = make()
+  rng = np.random.default_rng(1)
+  for split in dataset.splits.values():
+    told = split.features['told']
+    told[:, 0] = 1.7e12 + 1000 * rng.random(len(told))  # Milliseconds since 1970.
+    told[:, 1] = 1000 + rng.integers(0, 2, len(told)) / 2**14
+    told[:, 2] = rng.normal(size=len(told)) * 1e-9
+    told[:, 3] = 7
+  findings = check.inspect(dataset)
+  values = modality(findings, 'told').values
+  assert (values.constant, values.narrow, values.tiny) == ((0, 1, 2, 3), (0, 1), (2,))
+  unsure = 'if they vary at all'
+  assert [a.text for a in advise(findings) if a.topic == 'constant'] == [
+    'told: features that never change in training: 1 of 5 (position 3).',
+    f'told: features that vary by less than float32 can hold well at their size, {unsure}: 2 of 5 (position 0, 1).',
+    'told: features that vary by less than a millionth, too little to be rescaled: 1 of 5 (position 2).',
+  ]
 
 
 def test_a_modality_that_is_all_zero():
@@ -138,6 +190,92 @@ def test_use_of_tokens():
   assert modality(findings, 'text').empty == {'train': 0, 'validation': 0, 'test': 1}
   assert '12 % of the validation tokens' in text_of(findings, 'unseen tokens')
   assert '50 % of the training tokens' in text_of(findings, 'unknown tokens')
+
+
+PADDED = (ModalitySpec('words', 'tokens', (12,), vocab_size=90), ModalitySpec('sound', 'sequence', (12, 2)))
+
+
+def _padded(fill, side, n=60):
+  """Words and sound of 2 to 9 entries in a row of 12, `fill` around them, without lengths of their own."""
+  rng, splits = np.random.default_rng(0), {}
+  for name in SIZES:
+    words, sound = np.full((n, 12), fill, np.int32), np.zeros((n, 12, 2), np.float32)
+    for row, length in enumerate(rng.integers(2, 10, n)):
+      place = slice(12 - length, 12) if side == 'front' else slice(0, length)
+      words[row, place] = rng.integers(10, 90, length)
+      sound[row, place] = rng.normal(size=(length, 2))
+    used = words != 0
+    length = np.where(used.any(1), 12 - np.argmax(used[:, ::-1], axis=1), 12).astype(np.int32)
+    content = (sound != 0).any(-1)
+    features = {'words': words, 'words_length': length, 'sound': sound}
+    features['sound_length'] = (12 - np.argmax(content[:, ::-1], axis=1)).astype(np.int32)
+    ids = np.array([f'{name}{i}' for i in range(n)])
+    splits[name] = Split(ids, sample_keys(ids), features, rng.integers(0, 2, n).astype(np.int32), {})
+  return Dataset(make_spec('binary', PADDED), splits, {})
+
+
+@pytest.mark.parametrize('fill', [1, 2, 0, 9])
+def test_padding_in_front_is_named(fill):
+  findings = check.inspect(_padded(fill, 'front'))
+  found = {m.name: m.padding for m in findings.modalities}
+  assert (found['words'].side, found['words'].value) == ('front', fill)
+  assert found['sound'].side == 'front'
+  texts = {a.text for a in advise(findings) if a.topic == 'padding' and a.kind == 'problem'}
+  assert len(texts) == 2
+  assert any(
+    t.startswith(
+      'sound seems to be padded in front: 60 of 60 (100 %) of the training samples begin with a run of frames '
+      'of zeros (the median is '
+    )
+    for t in texts
+  )
+  assert not topics(findings) & {'full length', 'missing frames', 'unknown tokens'}
+  assert all('move the content of each row to the front' in a.todo for a in advise(findings) if a.topic == 'padding')
+
+
+@pytest.mark.parametrize('fill', [1, 2, 9])
+def test_padding_of_another_tokenizer_is_named(fill):
+  findings = check.inspect(_padded(fill, 'behind'))
+  words, sound = findings.modalities
+  assert (words.padding.side, words.padding.value, sound.padding) == ('behind', fill, None)
+  (found,) = (a for a in advise(findings) if a.topic == 'padding')
+  assert found.text.startswith(f'words: 60 of 60 (100 %) of the training samples end in a run of id {fill} (the median')
+  assert f'np.where(x == {fill}, 0, x + 2)' in found.todo
+  assert words.tokens.unknown == dict.fromkeys(SIZES, 0.0)
+  assert not topics(findings) & {'full length', 'unknown tokens'}
+
+
+def test_what_is_padded_as_here_or_hardly_is_no_foreign_padding():
+  findings = check.inspect(_padded(0, 'behind'))
+  assert [m.padding for m in findings.modalities] == [None, None]
+  dataset = _padded(0, 'behind')
+  train = dataset.splits['train'].features
+  # Frames missing at random, a first frame that is always zero (as of differences), and words unknown at the end.
+  train['sound'][:], train['sound_length'][:] = np.random.default_rng(0).normal(size=(60, 12, 2)), 12
+  train['sound'][:, 0] = 0
+  train['words'][:], train['words_length'][:] = np.random.default_rng(0).integers(1, 4, (60, 12)), 12
+  train['words'][:, -3:] = 1
+  assert [m.padding for m in check.inspect(dataset).modalities] == [None, None]
+  train['sound'][np.random.default_rng(1).random((60, 12)) < 0.5] = 0
+  assert [m.padding for m in check.inspect(dataset).modalities] == [None, None]
+
+
+@pytest.mark.parametrize(
+  ('shape', 'first'), [((3, 32, 32), True), ((1, 28, 28), True), ((32, 32, 3), False), ((4, 4, 3), False)]
+)
+def test_images_with_channels_first_are_named(shape, first):
+  spec = make_spec('binary', (ModalitySpec('photo', 'image', shape), ModalitySpec('pose', 'vector', (2,))))
+  rng = np.random.default_rng(0)
+  features = {'photo': rng.normal(size=(6, *shape)).astype('f4'), 'pose': rng.normal(size=(6, 2)).astype('f4')}
+  split = Split(np.array(list('abcdef')), sample_keys('abcdef'), features, np.arange(6, dtype=np.int32) % 2, {})
+  findings = check.inspect(Dataset(spec, dict.fromkeys(SIZES, split), {}))
+  assert ('channels first' in topics(findings, 'note')) == first
+  if first:
+    (found,) = (a for a in advise(findings) if a.topic == 'channels first')
+    assert found.text.startswith(
+      f'photo: shape {" x ".join(map(str, shape))} looks like channels first; expected [N, H, W, C]'
+    )
+    assert 'np.moveaxis(x, 1, -1)' in found.todo
 
 
 def test_wild_scales_full_lengths_and_gaps_are_noted():
@@ -319,7 +457,7 @@ def test_labels_that_shift_between_splits(task):
   else:
     train[:, 2], test[:, 2] = 0, np.arange(250) % 5 == 0
     train[0, 2] = 1
-    expected = '2 is 0 % of train and 20 % of test.'
+    expected = '2 is 0.3 % of train and 20 % of test.'
   assert expected in {a.text for a in advise(check.inspect(dataset)) if a.topic == 'label shift'}
 
 

@@ -126,6 +126,67 @@ def test_a_modality_that_gives_the_answer_away():
   )
 
 
+@pytest.mark.parametrize('split', ['train', 'validation'])
+@pytest.mark.parametrize(
+  ('task', 'label', 'what'),
+  [
+    ('binary', 1, 'one class, 1'),
+    ('multiclass', 2, 'one class, 2'),
+    ('regression', 2.5, 'one label, 2.5'),
+    ('multilabel', 0, 'no label at all'),
+    ('multilabel', (1, 0, 0, 1), 'one combination of labels'),
+  ],
+)
+def test_nothing_is_said_of_modalities_where_labels_do_not_differ(task, label, what, split):
+  dataset = make(task)
+  dataset.splits[split].label[:] = label
+  findings = check.inspect(dataset)
+  name = {'train': 'training'}.get(split, split)
+  assert findings.probes.skipped == f'their worth cannot be told: {name} holds {what}'
+  assert not topics(findings) & {'too good', 'no signal'}
+  text = ' '.join(check.describe(findings).split())
+  assert f'Modalities were not tried: their worth cannot be told: {name} holds {what}.' in text
+  if task == 'regression':
+    said = 'training' if split == 'train' else split
+    assert f'All {said} labels are 2.5.' in text
+
+
+def test_where_guessing_is_nearly_perfect_a_modality_has_to_beat_it():
+  dataset = make('binary', sizes={'train': 300, 'validation': 400, 'test': 20})
+  for split in dataset.splits.values():
+    split.label[:] = 0
+    split.label[:2] = 1
+  findings = check.inspect(dataset)
+  assert findings.probes.baseline.value > 0.99
+  assert findings.probes.modalities['noise'].value > 0.99
+  assert 'too good' not in topics(findings)
+  for split in dataset.splits.values():
+    split.features['told'][:, 0] = 100 * split.label
+  assert 'told alone' in text_of(check.inspect(dataset), 'too good')
+
+
+def test_labels_at_the_end_of_float32_have_errors_too():
+  dataset = make('regression')
+  for split in dataset.splits.values():
+    split.label[:] = np.sign(split.label - 5) * 3e38
+    split.features['told'][:, 0] *= 4
+  findings = check.inspect(dataset)
+  assert all(np.isfinite((s.value, s.low, s.high)).all() for s in findings.probes.modalities.values())
+
+
+def test_what_is_perfect_by_guessing_cannot_be_told_apart():
+  baseline = probe.Score(0.8, 0.7, 0.9, 0.5, None, None, 1.0)
+  probes = probe.Probes('', 'f1_samples', True, perfect=0.8, baseline=baseline, modalities={'told': baseline})
+  for score, level in ((baseline, 'nothing'), (dataclasses.replace(baseline, p=0.01, low=0.85), 'hint')):
+    assert verdict.level(probes, score) == level
+  findings = dataclasses.replace(
+    check.inspect(make('multilabel')), probes=dataclasses.replace(probes, together=baseline)
+  )
+  assert 'more cannot be told: guessing the most frequent labels scores as well as faultless answers would (80 %).' in (
+    ' '.join(verdict.sentences(findings))
+  )
+
+
 def test_a_perfect_score_of_few_samples_is_no_alarm():
   dataset = make(sizes={'train': 300, 'validation': 20, 'test': 20})
   for split in dataset.splits.values():

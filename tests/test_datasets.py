@@ -1,15 +1,22 @@
 """Every builder prepared into a temporary folder: counts, splits, shapes, determinism and the messages for users."""
 
 import builtins
+import errno
+import fcntl
 import importlib.util
+import os
 import pathlib
+import shutil
 import tempfile
+import threading
+import types
 
 import numpy as np
 import pytest
 
+from dream_jax.data import seals
 from dream_jax.data.catalogue import builder_class, dataset_names
-from dream_jax.data.datasets import _assemble, load_dataset, sample_keys
+from dream_jax.data.datasets import _assemble, _read_split, load_dataset, sample_keys
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -245,26 +252,180 @@ def test_non_finite_values_are_counted_and_become_missing_frames(capsys):
   assert '9 in sound, 3 in picture' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('damage', ['truncate', 'remove', 'info', 'no_info'])
-def test_broken_files_are_named(damage, tmp_path):
-  load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
+def _flip(path, place):
+  """Changes one bit in the middle of a file."""
+  content = bytearray(path.read_bytes())
+  content[place] ^= 1
+  path.write_bytes(content)
+
+
+def _recount(prepared):
+  """One sample of validation counts as one of training, as if written so."""
+  path = prepared / 'dataset_info.json'
+  content = path.read_text()
+  assert '"12"' in content
+  path.write_text(content.replace('"12"', '"11"'))
+
+
+def _exchange(prepared):
+  train, validation = (prepared / f'synthetic-{s}.tfrecord-00000-of-00001' for s in ('train', 'validation'))
+  content = train.read_bytes()
+  train.write_bytes(validation.read_bytes())
+  validation.write_bytes(content)
+
+
+DAMAGES = {
+  'truncate': lambda p: next(p.glob('*train.tfrecord*')).write_bytes(
+    next(p.glob('*train.tfrecord*')).read_bytes()[:-100]
+  ),
+  'remove': lambda p: next(p.glob('*train.tfrecord*')).unlink(),
+  'info': lambda p: (p / 'dataset_info.json').write_text('{"name"'),
+  'no_info': lambda p: (p / 'dataset_info.json').unlink(),
+  'count': _recount,
+  'features': lambda p: _flip(p / 'features.json', 200),
+  'bit': lambda p: _flip(next(p.glob('*test.tfrecord*')), 5000),
+  'exchange': _exchange,
+  'seal': lambda p: _flip(p / 'seal.json', 150),
+}
+
+
+@pytest.fixture(scope='module')
+def prepared_once(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('prepared')
+  load_dataset('synthetic', tfds_dir=str(folder), options=SMALL)
+  return folder
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_broken_files_are_named(damage, prepared_once, tmp_path):
+  shutil.copytree(prepared_once, tmp_path, dirs_exist_ok=True)
   (prepared,) = tmp_path.glob('synthetic/default_*/1.0.0')
-  (records,) = prepared.glob('*train.tfrecord*')
-  if damage == 'truncate':
-    records.write_bytes(records.read_bytes()[:-100])
-  elif damage == 'remove':
-    records.unlink()
-  elif damage == 'info':
-    (prepared / 'dataset_info.json').write_text('{"name"')
-  else:
-    (prepared / 'dataset_info.json').unlink()
+  DAMAGES[damage](prepared)
   with pytest.raises(UserError) as caught:
     load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
   message = str(caught.value)
   assert f'the prepared files in {prepared} are broken' in message
   assert 'delete that folder' in message
   assert '\n' not in message
-  assert load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL | {'seed': 1})  # Others are left alone.
+
+
+def test_other_data_sets_stay_when_one_is_broken_or_in_the_place_of_another(prepared_once, tmp_path):
+  shutil.copytree(prepared_once, tmp_path, dirs_exist_ok=True)
+  (prepared,) = tmp_path.glob('synthetic/default_*/1.0.0')
+  other = SMALL | {'seed': 1}
+  load_dataset('synthetic', tfds_dir=str(tmp_path), options=other)
+  (another,) = set(tmp_path.glob('synthetic/default_*/1.0.0')) - {prepared}
+  shutil.rmtree(another)
+  shutil.copytree(prepared, another)
+  name = prepared.relative_to(tmp_path)
+  with pytest.raises(UserError, match=f'{another} are broken .they are those of {name}; expected'):
+    load_dataset('synthetic', tfds_dir=str(tmp_path), options=other)
+  assert load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
+
+
+def test_without_a_seal_files_are_read_with_a_note_and_their_own_checksums(prepared_once, tmp_path, capsys):
+  shutil.copytree(prepared_once, tmp_path, dirs_exist_ok=True)
+  (prepared,) = tmp_path.glob('synthetic/default_*/1.0.0')
+  (prepared / 'seal.json').unlink()
+  load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
+  out = capsys.readouterr().out
+  assert f'note: the prepared files in {prepared} have no seal.json' in out
+  assert out.count('\n') == 1
+  _flip(next(prepared.glob('*test.tfrecord*')), 5000)
+  with pytest.raises(UserError, match=f'the prepared files in {prepared} are broken'):
+    load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
+
+
+def test_an_id_twice_among_prepared_samples_is_refused():
+  import tensorflow as tf
+
+  content = {'id': tf.constant(['a', 'b', 'a']), 'label': tf.constant([1, 2, 3])}
+  builder = types.SimpleNamespace(
+    info=types.SimpleNamespace(splits={'train': types.SimpleNamespace(num_examples=3)}),
+    as_dataset=lambda batch_size, **_: tf.data.Dataset.from_tensor_slices(content).batch(batch_size),
+  )
+  with pytest.raises(ValueError, match="split train has id 'a' more than once"):
+    _read_split(builder, 'train')
+
+
+@pytest.mark.parametrize('place', ['/dev/null', 'FILE', 'FILE/below', 'LINK'])
+def test_a_place_that_cannot_be_written_to_is_named_with_its_flag(place, tmp_path):
+  (tmp_path / 'FILE').write_text('')
+  (tmp_path / 'LINK').symlink_to(tmp_path / 'absent' / 'further')
+  folder = place if place.startswith('/') else str(tmp_path / place)
+  with pytest.raises(UserError) as caught:
+    load_dataset('synthetic', tfds_dir=folder, options=SMALL)
+  message = str(caught.value)
+  assert f'prepared data cannot be written to {folder} (' in message
+  assert 'name another folder with --config.data.tfds_dir=DIR' in message
+  assert '\n' not in message
+
+
+@pytest.mark.parametrize(
+  ('folder', 'expected'),
+  [
+    ('~nobody_of_this_name/x', '~nobody_of_this_name/x is in a home folder that does not exist'),
+    ('gs://bucket/x', "tfds_dir is 'gs://bucket/x'; expected a folder of this machine"),
+  ],
+)
+def test_places_that_are_nowhere_on_this_machine(folder, expected, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError) as caught:
+    load_dataset('synthetic', tfds_dir=folder, options=SMALL)
+  assert expected in str(caught.value)
+  assert '--config.data.tfds_dir=DIR' in str(caught.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_relative_places_and_those_at_home(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  for folder in ('here/below', '~/there'):
+    load_dataset('synthetic', tfds_dir=folder, options=SMALL)
+  assert {p.name for p in tmp_path.iterdir()} == {'here', 'home'}
+  assert list(tmp_path.glob('home/there/synthetic/default_*/1.0.0'))
+
+
+@pytest.mark.parametrize('kind', ['full', 'full for TensorFlow', 'a fault of ours'])
+def test_a_full_disk_is_named_and_leaves_nothing(kind, tmp_path, monkeypatch):
+  import tensorflow as tf
+
+  error = {
+    'full': OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'x'),
+    'full for TensorFlow': tf.errors.ResourceExhaustedError(None, None, 'x; No space left on device'),
+    'a fault of ours': AttributeError('x'),
+  }[kind]
+
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr(seals, 'write', fail)
+  with pytest.raises(UserError if kind.startswith('full') else AttributeError) as caught:
+    load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
+  if kind.startswith('full'):
+    assert f'prepared data cannot be written to {tmp_path} (' in str(caught.value)
+    assert 'No space left on device' in str(caught.value)
+    assert '--config.data.tfds_dir=DIR' in str(caught.value)
+  assert [p.name for p in tmp_path.glob('synthetic/default_*/*')] == ['.lock']
+
+
+def test_who_waits_for_another_process_says_so(prepared_once, tmp_path, capsys):
+  (prepared,) = prepared_once.glob('synthetic/default_*/1.0.0')
+  lock = tmp_path / prepared.parent.relative_to(prepared_once) / '.lock'
+  lock.parent.mkdir(parents=True)
+  with open(lock, 'w') as held:
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def other():  # Which has prepared it when it lets go.
+      shutil.copytree(prepared_once, tmp_path, dirs_exist_ok=True)
+      fcntl.flock(held, fcntl.LOCK_UN)
+
+    timer = threading.Timer(1.0, other)
+    timer.start()
+    load_dataset('synthetic', tfds_dir=str(tmp_path), options=SMALL)
+    timer.join()
+  out = capsys.readouterr().out
+  assert out == f'another process prepares {tmp_path / prepared.relative_to(prepared_once)}: waiting for it\n'
 
 
 @pytest.mark.parametrize(

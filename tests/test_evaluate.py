@@ -196,7 +196,8 @@ def test_single_modalities_fill_a_row_each(task):
   prepared = _prepared(task)
   scripted, label = _Scripted(prepared.spec, unimodal=True), prepared.splits['test'].label
   rows = evaluate_method(find_method('unimodal'), scripted, None, _inputs(prepared), (), seed=3)
-  assert [row.name for row in rows] == list(_NAMES)
+  assert [row.name for row in rows] == [f'unimodal/{name}' for name in _NAMES]
+  assert [row.modality for row in rows] == list(_NAMES)
   for m, row in enumerate(rows):
     for s in range(_SEEDS):
       for metric, value in _by_sklearn(task, scripted.given[0]['unimodal_predictions'][s][:, m], label).items():

@@ -32,6 +32,7 @@ from dream_jax.data.builders.folder.index import position
 from dream_jax.data.builders.folder.tables import Wanted, open_table
 from dream_jax.data.catalogue import builder_class
 from dream_jax.data.datasets import load_dataset
+from dream_jax.errors import UserError
 from dream_jax.flags import load_config
 
 
@@ -102,6 +103,7 @@ def test_arrays_under_other_names_and_values_beyond_the_length(tmp_path):
   arrays['ids'][0, 1:] = -100  # What some tokenizers pad with.
   arrays['ids'][1, 2:] = 99  # No id: it lies beyond the length.
   arrays['ids'][5, 0] = 8
+  arrays['imu'][np.arange(5) >= arrays['imu_lengths'][:, None]] = 0
   folder = tmp_path / 'data'
   folder.mkdir()
   (folder / 'dataset.toml').write_text(toml)
@@ -339,10 +341,13 @@ def test_a_changed_folder_is_another_data_set(tmp_path):
   assert name().startswith('my_study_')
   assert name() == names[0]
   os.utime(folder / 'data.npz', ns=(1, 1))
-  assert name() not in names[:-1]  # Another time,
-  write_npz(folder / 'data.npz', make_rows(N + 1))
+  assert name() == names[0]  # Another time says nothing.
+  content = (folder / 'data.npz').read_bytes()
+  with open(folder / 'data.npz', 'ab') as file:
+    file.truncate(len(content) - 1)
+    file.write(bytes([content[-1] ^ 1]))
   os.utime(folder / 'data.npz', ns=(1, 1))
-  assert name() not in names[:-1]  # another size at the same time,
+  assert name() not in names[:-1]  # Other content of the same size and time,
   (folder / 'dataset.toml').write_text(TOML + '# A remark.\n')
   assert name() not in names[:-1]  # another description,
   os.rename(folder / 'data.npz', folder / 'other.npz')
@@ -366,6 +371,24 @@ def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path,
   assert {name: len(split) for name, split in changed.splits.items() if name == 'test'} == {'test': 5}
   assert sum(map(len, changed.splits.values())) == N + 3 + 5
   assert 'unread.npz: in no split, not read' in capsys.readouterr().out
+
+
+def test_checksums_of_parquet_pages_are_compared(tmp_path):
+  path = tmp_path / 'a.parquet'
+  column = np.arange(1000.0)
+  pq.write_table(
+    pa.table({'x': column}),
+    path,
+    compression='none',
+    use_dictionary=False,
+    write_page_checksum=True,
+    column_encoding='PLAIN',
+  )
+  content = bytearray(path.read_bytes())
+  content[content.index(column.tobytes()) + 4003] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=f'{path} cannot be read as a Parquet file .*checksum'):
+    list(open_table(str(path)).values('x'))
 
 
 @pytest.mark.parametrize('writer', ['compressed', 'parquet'])

@@ -147,9 +147,13 @@ ERRORS = {
     lambda f: (f / 'dataset.toml').write_text(TOML.split('[')[0]),
     'has no modalities; expected a table',
   ),
-  'modality called label': (_toml('pose = ', 'label = '), "a modality is called 'label'; expected letters"),
-  'modality with a space': (_toml('pose = ', '"my pose" = '), "a modality is called 'my pose'; expected letters"),
+  'modality called label': (_toml('pose = ', 'label = '), 'a modality is called "label"; expected letters'),
+  'modality with a space': (_toml('pose = ', '"my pose" = '), 'a modality is called "my pose"; expected letters'),
   'length as a modality': (_toml('face = ', 'eeg_length = "vector"\nface = '), 'called like the lengths of eeg'),
+  'lengths under another name': (
+    _toml('face = ', 'size = { kind = "vector", array = "eeg_lengths" }\nface = '),
+    'modality size is called like the lengths of eeg (eeg_lengths)',
+  ),
   'vocab_size of a vector': (
     _toml('"vector"\nage', '{ kind = "vector", vocab_size = 4 }\nage'),
     'modalities.pose has vocab_size, which kind vector does not take',
@@ -314,8 +318,8 @@ ERRORS = {
   'empty npz': (lambda f: (f / 'data.npz').write_bytes(b''), 'cannot be read as an .npz file'),
   'half an npz': (_truncate('data.npz', 0.5), 'cannot be read as an .npz file'),
   'damaged npz': (_damage, 'data.npz cannot be read as an .npz file'),
-  'short array': (_rewrite_member(lambda b: b[:-8]), 'an array is shorter than its header says'),
-  'long array': (_rewrite_member(lambda b: b + b'0'), 'an array is longer than its header says'),
+  'short array': (_rewrite_member(lambda b: b[:-8]), 'bytes, its header says'),
+  'long array': (_rewrite_member(lambda b: b + b'0'), 'bytes, its header says'),
   'no npy': (_rewrite_member(lambda b: b'no array'), 'cannot be read as an .npz file'),
   'half a parquet': (_truncate('data.parquet', 0.5), 'data.parquet cannot be read as a Parquet file'),
   'no parquet': (

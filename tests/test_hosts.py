@@ -317,6 +317,30 @@ def test_a_mistake_of_all_is_told_and_nobody_hangs(job, tmp_path):
 
 
 @pytest.mark.slow
+def test_all_stop_together_where_the_numbers_stop_being_finite(job, tmp_path):
+  diverging = job(tmp_path / 'run', 2, '--config.optimizer.learning_rate=1e30')
+  assert diverging.finish(timeout=200) == [2, 2], diverging.output
+  for output in diverging.output:
+    assert output.count(f'dream_jax: {_METHOD} diverged in steps 1 to') == 1
+    assert 'Traceback' not in output
+
+
+@pytest.mark.slow
+def test_interrupting_one_saves_and_ends_all(job, two, tmp_path):
+  workdir = tmp_path / 'run'
+  first = job(workdir, 2)
+  first.wait_for_step(40)
+  first.processes[1].send_signal(signal.SIGINT)
+  assert first.finish() == [130, 130], first.output
+  for output in first.output:
+    assert f'interrupted: {_METHOD} saved at step {_saved(workdir)}' in output
+    assert 'Traceback' not in output
+  second = job(workdir, 2)
+  assert second.finish() == [0, 0], second.output
+  _assert_same_run(workdir, two)
+
+
+@pytest.mark.slow
 def test_two_devices_a_process_are_refused(job, tmp_path):
   wrong = job(tmp_path / 'run', 2, devices=2)
   assert wrong.finish(timeout=120) == [2, 2], wrong.output

@@ -370,6 +370,15 @@ _FACE_FILE = VISION + '/{}/compress_F.npy'
       _in_dialogue(0, lambda x: ['Ses06F_impro01_F000', *x[1:]]),
       ("has utterance 'Ses06F_impro01_F000'; expected ids",),
     ),
+    (
+      _in_dialogue(0, lambda x: [b'Ses01F_impro01_F0\xe9', *x[1:]]),
+      ("the id of an utterance is b'Ses01F_impro01_F0\\xe9', which is not UTF-8",),
+    ),
+    (_in_dialogue(3, lambda x: [b'\xff', *x[1:]]), ("the sentence of Ses01F_impro01_F000 is b'\\xff', which is not",)),
+    (_in_dialogue(3, lambda x: [None, *x[1:]]), ('the sentence of Ses01F_impro01_F000 is a NoneType; expected text',)),
+    (_in_dialogue(3, lambda x: 'abcd'), ('sentences of dialogue Ses01F_impro01 is a str; expected a list',)),
+    (_labels(lambda c, d: c.__setitem__(4, [b'\xff'])), ("a dialogue in train is b'\\xff', which is not UTF-8",)),
+    (_labels(lambda c, d: c[3].__setitem__(d.encode(), c[3][d])), ('sentences has a dialogue twice',)),
     (_in_dialogue(0, lambda x: ['dia1_utt2', *x[1:]]), ("has utterance 'dia1_utt2'; expected ids such as Ses03F",)),
     (_in_dialogue(0, lambda x: [x[1], *x[1:]]), ('has utterance Ses01F_impro01_M001 more than once',)),
     (_labels(_drop_sessions), ('no dialogue is left for test in fold 5; sessions found: 1, 2, 4',)),
@@ -458,6 +467,27 @@ def test_payloads_are_refused_and_not_run(tmp_path):
   assert not trace.exists()
   pickle.loads(pickle.dumps(Payload(trace)))
   assert trace.exists()  # The payload works where it is not refused.
+
+
+def test_changed_features_and_labels_are_seen_and_all_files_are_counted(tmp_path, capsys):
+  spoken = corpus(4)
+  path = write_gcnet(tmp_path / 'm', spoken)
+  load(tmp_path, tmp_path / 'm')
+  files = 1 + len(spoken) * 4  # Of each utterance a text, an audio and two faces.
+  assert f'prepared from {files} files in {tmp_path / "m"}, ' in capsys.readouterr().out
+  feature = tmp_path / 'm' / 'features' / TEXT / f'{spoken[3].id}.npy'
+  whole = feature.read_bytes()
+  feature.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+  assert f'the file {feature} changed since it was prepared' in message_of(tmp_path, tmp_path / 'm')
+  feature.write_bytes(whole)
+  load(tmp_path, tmp_path / 'm')
+  feature.rename(feature.with_name('other.npy'))
+  message = message_of(tmp_path, tmp_path / 'm')
+  assert f'{feature} is no more among the files that {tmp_path / "tfds"}' in message
+  feature.with_name('other.npy').rename(feature)
+  with open(path, 'ab') as file:
+    file.write(b'.')
+  assert f'the file {path} changed since it was prepared' in message_of(tmp_path, tmp_path / 'm')
 
 
 def test_a_header_that_claims_too_much_is_refused(tmp_path):

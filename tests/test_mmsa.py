@@ -1,5 +1,7 @@
 """MMSA pickles: read back as written, and explained when they are wrong."""
 
+import hashlib
+import os
 import pickle
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import pytest
 
 from dream_jax import metrics
 from dream_jax.data import memory
+from dream_jax.data.builders import mmsa_builder
+from dream_jax.data.builders.cmu_mosei.cmu_mosei import CmuMosei
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import eval_batches
@@ -170,6 +174,7 @@ def _set(key, value):
   [
     (lambda content: content.pop('valid'), "has no split 'valid'; found train, test"),
     (_without('audio'), "split 'test' lacks audio"),
+    (_without('text_bert'), "has text_bert in split 'train' and not in all; expected it in all or none"),
     (_without('regression_labels'), "split 'test' lacks regression_labels"),
     (_set('audio', np.zeros((5, 50, 5))), 'audio has shape (5, 50, 5); expected (5, 50, 74)'),
     (_set('vision', np.zeros((4, 50, 35))), 'vision has shape (4, 50, 35); expected (5, 50, 35)'),
@@ -190,6 +195,123 @@ def test_wrong_contents(change, expected, tmp_path):
   message = message_of(tmp_path, tmp_path / 'manual')
   assert expected in message
   assert str(path) in message
+
+
+def _row(key, row, value):
+  """A change of one value of one row, in a list."""
+
+  def change(content):
+    content['train'][key] = list(content['train'][key])
+    content['train'][key][row] = value
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ('change', 'expected'),
+  [
+    (_row('id', 3, b'caf\xe9$_$1'), "id of row 3 is b'caf\\xe9$_$1', which is not UTF-8"),
+    (_row('id', 3, 'a\udce9$_$1'), 'id of row 3 is'),
+    (_row('id', 3, 'a$_$1\0'), 'expected text without zero bytes at its end'),
+    (_row('id', 3, ['a$_$1']), 'id of row 3 is a list; expected text'),
+    (_set('id', 'a$_$1'), 'id is a str; expected a list of texts'),
+    (_set('id', {'a$_$1': 1}), 'id is a dict; expected a list of texts'),
+    (_row('raw_text', 2, b'\xff'), "raw_text of row 2 is b'\\xff', which is not UTF-8"),
+    (_set('annotations', ['Neutral'] * 4), 'annotations has 4 rows; expected 5'),
+    (
+      lambda content: content['train']['text_bert'].__setitem__((4, 1, 0), 2),
+      'row 4 of text_bert has an attention mask',
+    ),
+    (
+      lambda content: content['train']['text_bert'].__setitem__((4, 0, 0), 2**40),
+      'row 4 of text_bert holds 1099511627776',
+    ),
+  ],
+)
+def test_rows_that_cannot_be_kept_as_they_are(change, expected, tmp_path):
+  content = make_content()
+  change(content)
+  path = write(tmp_path / 'manual', content)
+  message = message_of(tmp_path, tmp_path / 'manual')
+  assert expected in message
+  assert str(path) in message
+  assert not list((tmp_path / 'tfds').glob('cmu_mosei/aligned/1*'))
+
+
+@pytest.mark.parametrize('value', [-1, 1.5, np.nan, 2**40])
+def test_lengths_are_numbers_of_frames(value, tmp_path):
+  content = make_content('cmu_mosei/unaligned')
+  content['valid']['audio_lengths'][1] = value
+  write(tmp_path / 'manual', content, dataset='cmu_mosei/unaligned')
+  message = message_of(tmp_path, tmp_path / 'manual', 'cmu_mosei/unaligned')
+  assert "split 'valid': audio_lengths" in message
+
+
+def test_ids_of_two_splits_are_told(tmp_path, capsys):
+  content = make_content()
+  content['test']['id'][2] = content['train']['id'][1]
+  path = write(tmp_path / 'manual', content)
+  load(tmp_path, tmp_path / 'manual')
+  assert f'note: 1 ids are in more than one split of {path}, such as -a_train1$_$1\n' in capsys.readouterr().out
+
+
+def test_ids_and_texts_in_bytes_are_decoded(tmp_path):
+  content = make_content()
+  ids = [f'caf\u00e9{i}$_${i}' for i in range(5)]
+  content['train'] |= {'id': [i.encode() for i in ids], 'raw_text': [b'na\xc3\xafve'] * 5}
+  write(tmp_path / 'manual', content)
+  train = load(tmp_path, tmp_path / 'manual').splits['train']
+  assert train.ids.tolist() == sorted(ids)
+  assert set(train.extras['raw_text']) == {'na\u00efve'}
+
+
+def test_a_source_that_changed_is_seen_whatever_its_time_and_size_say(tmp_path, capsys):
+  content = make_content()
+  path = write(tmp_path / 'manual', content)
+  load(tmp_path, tmp_path / 'manual')
+  whole = path.read_bytes()
+  sha256 = hashlib.sha256(whole).hexdigest()
+  assert f'prepared from {path}, ' in (out := capsys.readouterr().out)
+  assert f'SHA-256 {sha256}; .pkl files carry no checksum: damage from before cannot be seen here' in out
+  before = path.stat()
+  damaged = bytearray(whole)
+  damaged[whole.index(content['train']['text'][2].tobytes()) + 4001] ^= 64  # Another number, and no other sign of it.
+  path.write_bytes(damaged)
+  os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+  prepared = tmp_path / 'tfds' / 'cmu_mosei' / 'aligned' / '1.1.0'
+  message = message_of(tmp_path, tmp_path / 'manual')
+  assert f'the file {path} changed since it was prepared (SHA-256 was {sha256[:16]}..., now ' in message
+  assert f'if the new one is right, delete {prepared} and run again' in message
+  path.write_bytes(whole)
+  load(tmp_path, tmp_path / 'manual')  # Only its time is another.
+  other = write(tmp_path / 'other', make_content() | {'more': 1})
+  assert f'the file {other} changed since' in message_of(tmp_path, tmp_path / 'other')
+  path.unlink()
+  load(tmp_path, tmp_path / 'manual')  # What is prepared needs no source.
+
+
+def test_a_source_that_changes_while_it_is_prepared_is_refused(tmp_path, monkeypatch):
+  path = write(tmp_path / 'manual', make_content())
+  generate = mmsa_builder.MmsaBuilder._generate_examples
+
+  def meanwhile(self, *arguments):
+    yield from generate(self, *arguments)
+    with open(path, 'ab') as file:
+      file.write(b'.')
+
+  monkeypatch.setattr(mmsa_builder.MmsaBuilder, '_generate_examples', meanwhile)
+  assert f'{path} changed while it was prepared' in message_of(tmp_path, tmp_path / 'manual')
+  assert not list((tmp_path / 'tfds').glob('cmu_mosei/aligned/*1.1.0'))
+
+
+def test_the_published_file_is_said_to_be_it(tmp_path, capsys, monkeypatch):
+  path = write(tmp_path / 'manual', make_content())
+  sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+  monkeypatch.setattr(CmuMosei.BUILDER_CONFIGS[0], 'sha256', sha256)
+  load(tmp_path, tmp_path / 'manual')
+  out = capsys.readouterr().out
+  assert f'SHA-256 {sha256}: the published file\n' in out
+  assert 'sha256 differs' not in out
 
 
 def test_content_that_is_no_dict(tmp_path):
@@ -258,6 +380,12 @@ def test_absent_files_are_explained_on_one_line(dataset, tmp_path):
   assert '\n' not in str(caught.value)
 
 
+def test_the_file_itself_in_the_place_of_its_folder(tmp_path):
+  path = write(tmp_path / 'manual', make_content())
+  expected = f'{path} is no folder; expected the folder of the source files: --config.data.manual_dir=DIR'
+  assert message_of(tmp_path, path) == expected
+
+
 def test_too_little_memory_is_refused_before_anything_is_written(tmp_path, monkeypatch):
   write(tmp_path / 'manual', make_content())
   monkeypatch.setattr(memory, 'available_bytes', lambda: 4_000_000)
@@ -277,8 +405,8 @@ def test_a_killed_preparation_leaves_no_trace_behind_the_next(tmp_path):
   code = (
     'import os, sys; from dream_jax.data.builders.cmu_mosei.cmu_mosei import CmuMosei; '
     'from dream_jax.data.datasets import load_dataset; write = CmuMosei._generate_examples\n'
-    'def kill(self, split):\n'
-    '  yield from write(self, split)\n'
+    'def kill(self, *arguments):\n'
+    '  yield from write(self, *arguments)\n'
     '  os.kill(os.getpid(), 9)\n'
     'CmuMosei._generate_examples = kill\n'
     'load_dataset("cmu_mosei/aligned", tfds_dir=sys.argv[1], manual_dir=sys.argv[2])'

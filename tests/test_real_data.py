@@ -1,8 +1,12 @@
 """Loaders of small real data sets, on the real files where they are and on damaged ones everywhere."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
+from dream_jax.data.builders import npz_source
 from dream_jax.data.builders.mosi_utterance.mosi_utterance import label_of
 from dream_jax.data.datasets import load_dataset
 from dream_jax.errors import UserError
@@ -138,3 +142,139 @@ def test_absent_and_damaged_files_are_explained(name, file, tmp_path):
   np.savez(path, **{k: np.array([{}], dtype=object) for k in ('utt_id', 'audio_logmel')})
   with pytest.raises(UserError, match=rf'{file} cannot be read as .npz \(Object arrays'):
     load(name, tmp_path / 'tfds', tmp_path / 'manual')
+
+
+def small_av_digits(n=12):
+  rng = np.random.default_rng(0)
+  return {
+    'audio_logmel': rng.normal(size=(n, 48, 32)).astype(np.float32),
+    'audio_len': np.full(n, 40),
+    'image': rng.random((n, 28, 28)).astype(np.float32),
+    'image_weak': rng.random((n, 28, 28)).astype(np.float32),
+    'label': np.arange(n) % 10,
+    'speaker': np.array(['a', 'b'])[np.arange(n) % 2],
+    'recording': np.arange(n),
+    'split': np.arange(n) % 3,
+    'split_speaker': np.arange(n) % 3,
+  }
+
+
+def member(shape, dtype='<f4', content=b''):
+  """A .npy file whose header says what it likes."""
+  header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+  return b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + content
+
+
+def crafted(path, name, content, compression=zipfile.ZIP_DEFLATED):
+  """The archive of `small_av_digits` with one member written by hand."""
+  with io.BytesIO() as file:
+    np.savez(file, **{key: a for key, a in small_av_digits().items() if key != name})
+    path.write_bytes(file.getvalue())
+  with zipfile.ZipFile(path, 'a') as archive:
+    archive.writestr(f'{name}.npy', content, compression)
+
+
+def _damaged(path, compression):
+  """A bit of the compressed content of `image` is another."""
+  with io.BytesIO() as file:
+    np.save(file, small_av_digits()['image'])
+    crafted(path, 'image', file.getvalue(), compression)
+  content = bytearray(path.read_bytes())
+  with zipfile.ZipFile(path) as archive:
+    content[archive.getinfo('image.npy').header_offset + 3000] ^= 1
+  path.write_bytes(content)
+
+
+def _array(name, value):
+  """One array is another."""
+  return lambda path: np.savez(path, **small_av_digits() | {name: value})
+
+
+def _value(name, place, value):
+  """One value is another."""
+
+  def write(path):
+    arrays = small_av_digits()
+    arrays[name][place] = value
+    np.savez(path, **arrays)
+
+  return write
+
+
+@pytest.mark.parametrize(
+  ('write', 'expected'),
+  [
+    (lambda p: _damaged(p, zipfile.ZIP_STORED), 'cannot be read as .npz (Bad CRC-32'),
+    (lambda p: _damaged(p, zipfile.ZIP_DEFLATED), 'cannot be read as .npz ('),
+    (lambda p: _damaged(p, zipfile.ZIP_BZIP2), 'cannot be read as .npz ('),
+    (lambda p: _damaged(p, zipfile.ZIP_LZMA), 'cannot be read as .npz ('),
+    (lambda p: crafted(p, 'image', member((10**12, 28, 28))), 'cannot be read as .npz (it ends before the'),
+    (lambda p: crafted(p, 'image', member((12, 28, 28), content=b'0' * 37700)), 'cannot be read as .npz (it has other'),
+    (lambda p: crafted(p, 'image', member('(' * 300)), 'cannot be read as .npz ('),
+    (lambda p: crafted(p, 'image', member("(12, 'a')")), 'cannot be read as .npz ('),
+    (lambda p: crafted(p, 'image', member((-1, 28, 28))), 'cannot be read as .npz ('),
+    (lambda p: crafted(p, 'image', member((2**40, 2**40, 0))), 'cannot be read as .npz ('),
+    (lambda p: crafted(p, 'image', member((12,), '|O', b'0' * 96)), 'Object arrays are pickles'),
+    (lambda p: crafted(p, 'image', member((12,), '<M8[s]', b'0' * 96)), 'values of type datetime64[s]'),
+    (lambda p: crafted(p, 'image', b'\x93NUMPY\x09\x00' + bytes(90)), 'cannot be read as .npz (version (9, 0)'),
+    (lambda p: crafted(p, 'image', bytes(200 << 20)), 'which no such arrays do'),
+    (lambda p: crafted(p, 'speaker', member((12,), '<U1', b'\xff' * 48)), 'cannot be read as .npz ('),
+    (
+      lambda p: crafted(p, 'speaker', member((12,), '|S1', b'\xff' * 12)),
+      "speaker of row 0 is b'\\xff', which is not UTF-8",
+    ),
+    (_array('label', np.zeros(12)), 'label holds float64; expected whole numbers'),
+    (_array('label', np.zeros((12, 1), int)), 'label has shape (12, 1); expected (12)'),
+    (_array('label', np.zeros(11, int)), 'label has shape (11,); expected (12)'),
+    (_array('image', np.zeros((12, 28, 27))), 'image has shape (12, 28, 27); expected (12, 28, 28)'),
+    (_array('speaker', np.arange(12)), 'speaker holds int64; expected text'),
+    (_value('label', 7, 10), 'label of row 7 is 10; expected 0 to 9'),
+    (_value('split', 3, -1), 'split of row 3 is -1; expected 0 to 2'),
+    (_value('audio_len', 5, 49), 'audio_len of row 5 is 49; expected 0 to 48'),
+    (
+      lambda p: np.savez(p, **small_av_digits() | {'label': np.zeros(12, int), 'recording': np.zeros(12, int)}),
+      "cannot be prepared as data set av_digits/official/1.0.0 (two samples have the id '0_",
+    ),
+  ],
+)
+def test_crafted_and_damaged_archives_are_explained(write, expected, tmp_path):
+  path = tmp_path / 'manual' / 'av_digits.npz'
+  path.parent.mkdir()
+  write(path)
+  with pytest.raises(UserError) as caught:
+    load('av_digits', tmp_path / 'tfds', path.parent)
+  assert expected in str(caught.value)
+  assert str(path) in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+def test_small_archives_are_read(tmp_path):
+  (tmp_path / 'manual').mkdir()
+  arrays = small_av_digits()
+  np.savez_compressed(tmp_path / 'manual' / 'av_digits.npz', **arrays | {'image': np.asfortranarray(arrays['image'])})
+  split = load('av_digits', tmp_path / 'tfds', tmp_path / 'manual').splits['validation']
+  rows = [int(key.rpartition('_')[2]) for key in split.ids]
+  assert sorted(rows) == [1, 4, 7, 10]
+  np.testing.assert_array_equal(split.features['image'][..., 0], arrays['image'][rows])
+  np.testing.assert_array_equal(split.features['audio'][:, :40], arrays['audio_logmel'][rows, :40])
+
+
+@pytest.mark.parametrize(
+  ('blob', 'offsets', 'expected'),
+  [
+    (b'caf\xc3\xa9', [0, 3, 5], ['caf', '\u00e9']),
+    (b'caf\xc3\xa9', [0, 4, 5], 'text 0 is'),
+    (b'abc', [0, 2, 1, 3], 'do not divide 3 bytes into 2'),
+    (b'abc', [0, 4, 3], 'do not divide'),
+    (b'abc', [0, 1, 2], 'do not divide'),
+    (b'abc', [1, 2, 3], 'do not divide'),
+    (b'abc', [], 'do not divide'),
+  ],
+)
+def test_texts_behind_one_another(blob, offsets, expected):
+  arguments = ('FILE', np.frombuffer(blob, np.uint8), np.array(offsets, int), 2)
+  if isinstance(expected, list):
+    assert npz_source.texts(*arguments) == expected
+  else:
+    with pytest.raises(UserError, match=expected):
+      npz_source.texts(*arguments)

@@ -333,3 +333,18 @@ def test_text_tables_fit_the_terminal():
   assert max(len(line) for line in lines[1:-1]) <= 90
   assert table.count('DREAM') >= 2  # continued below with the names again
   assert 'spoken_written_digits (real data), 900 test samples, seeds: 5' in text
+
+
+def test_intervals_are_shown_as_far_as_the_metric_goes():
+  results = make_results()
+  dream = results['methods']['dream']['protocols']['modality/zeros']
+  dream['summary']['accuracy']['ci95_two_way'] = [0.93, 1.04]
+  assert tables.intervals_table(results).rows[0][1].endswith('\n[93.0, 100.0]')
+  dream['metrics']['accuracy'][0] = [1.0, 1.0, 1.0, 1.0, 0.9]
+  dream['metrics']['accuracy'][1] = [0.0, 0.0, 0.0, 0.0, 0.1]
+  curve = read.curve(results, 'dream', 'modality/zeros', 'accuracy')
+  assert curve.high[0] == 1.0
+  assert curve.low[1] == 0.0
+  assert read.within_range('mae', (-0.2, 4.0)) == (0.0, 4.0)
+  assert read.within_range('accuracy', (-1.2, -0.4), difference=True) == (-1.0, -0.4)
+  assert read.within_range('unheard of', (-1.2, 4.0)) == (-1.2, 4.0)

@@ -4,7 +4,9 @@ import collections
 import os
 import pickle
 import pickletools
+import resource
 import struct
+import time
 import tracemalloc
 
 import numpy as np
@@ -140,16 +142,106 @@ def test_the_reader_itself_cannot_be_changed(tmp_path):
   np.testing.assert_array_equal(load_arrays(write(tmp_path, array)), array)
 
 
-def test_nesting_that_repeats_itself_is_read_once(tmp_path):
-  content = [np.arange(3)]
-  for _ in range(60):
-    content = [content, content]  # 2^60 paths, 60 lists
-  found = load_arrays(write(tmp_path, content))
-  assert found[0] is found[1]
-  circular = {}
-  circular['self'] = circular
-  again = load_arrays(write(tmp_path, circular))
-  assert again['self'] is again
+def test_parts_that_occur_twice_stay_one_object(tmp_path):
+  shared = [np.arange(3)]
+  found = load_arrays(write(tmp_path, {'a': shared, 'b': [shared, shared]}))
+  assert found['a'] is found['b'][0] is found['b'][1]
+
+
+def _text(text):
+  return b'\x8c' + bytes([len(text)]) + text.encode()
+
+
+def _name(module, name):
+  return _text(module) + _text(name) + b'\x93'
+
+
+def _doubled(first, times, *, kind):
+  """Memo `times`: `first`, then over and over a list or tuple of two of what was there before."""
+  program = first + b'q\x00'
+  for i in range(times):
+    two = b'h' + bytes([i]) + b'h' + bytes([i])
+    program += b'0' + (b'](' + two + b'e' if kind is list else two + b'\x86') + b'q' + bytes([i + 1])
+  return program
+
+
+_N = 300_000
+_TEXT = b'X' + struct.pack('<I', 8000) + b'a' * 8000 + b'q\x000'
+_FORTRAN = b'B' + struct.pack('<I', 40_000) + bytes(40_000) + b'q\x000' + _name('numpy', 'dtype') + _text('i1')
+_FORTRAN += b'\x85Rq\x010' + _name('numpy.core.numeric', '_frombuffer') + b'q\x020M\x40\x9c\x85q\x030' + _text('F')
+_FORTRAN += b'q\x040('
+_OBJECTS = b'](' + b'\x8c\x01a' * 50_000 + b'eq\x000' + _name('numpy', 'dtype') + _text('O8') + b'\x85Rq\x010'
+_OBJECTS += _name('numpy', 'ndarray') + b'q\x020M\x50\xc3\x85q\x030('
+
+
+@pytest.mark.parametrize(
+  ('program', 'expected'),
+  [
+    (b']' * _N + b'a' * (_N - 1) + b'.', 'nested more than 32 deep'),
+    (b'(' * _N + b'.', 'nested more than 32 deep'),
+    (b')' + b'\x85' * _N + b'.', 'nested more than 32 deep'),
+    (_doubled(b'](NNNNe', 31, kind=list) + b'.', 'by references to what it has once'),
+    (_doubled(b'](NNNNe', 60, kind=list) + b'.', 'nested more than 32 deep'),
+    (b']q\x00h\x00a.', 'a container that holds itself'),
+    (b'}q\x00' + _text('a') + b'h\x00s.', 'a container that holds itself'),
+    # The hash of tuples of tuples, and one hash for all keys.
+    (b'}' + _doubled(b')', 60, kind=tuple) + b'Ns.', 'a key that is no text or small number'),
+    (b'\x8f(' + _doubled(b')', 60, kind=tuple) + b'\x90.', 'a key that is no text or small number'),
+    (
+      b'}(' + b''.join(b'\x8a\x0b' + ((2**61 - 1) * i).to_bytes(11, 'little') + b'N' for i in range(2000)) + b'u.',
+      'a key',
+    ),
+    (b'}]Ns.', 'a key that is no text or small number (<list>)'),
+    # What a message would print.
+    (_doubled(b']', 60, kind=list) + _name('numpy', 'dtype') + b'h\x3c\x85R.', 'numpy.dtype(<list>)'),
+    (b'\x8b' + struct.pack('<i', _N) + b'\x7f' * _N + b'.', f'a whole number of {_N} bytes'),
+    (b'I' + b'9' * _N + b'\n.', 'a line is too long'),
+    (b'Np' + b'9' * _N + b'\n.', 'a line is too long'),
+    # Copies: of a list, of bytes, of a text, of an array that must be loaded, and many references to one text.
+    (
+      b'](' + b'N' * _N + b'eq\x000' + _name('builtins', 'list') + b'q\x010(' + b'h\x01h\x00\x85R' * 9000 + b't.',
+      'of memory for',
+    ),
+    (_TEXT + _name('_codecs', 'encode') + b'q\x010(' + b'h\x01h\x00\x85R' * 20_000 + b't.', 'of memory for'),
+    (_FORTRAN + b'h\x02(h\x00h\x01h\x03h\x04tR' * 3000 + b't.', 'by references to what it has once'),
+    (_OBJECTS + b'h\x02(h\x03h\x01\x89h\x00tR' * 3000 + b't.', 'by references to what it has once'),
+    (_TEXT + b'(' + b'h\x00' * _N + b't.', 'by references to what it has once'),
+    # Objects of some bytes for one byte of the file.
+    (b']' + b'\x8f' * 400_000 + b'.', 'of memory for'),
+    (b'N' + b'\x94' * 800_000 + b'.', 'of memory for'),
+    (_name('collections', 'OrderedDict') + b'(' + b'N' * 9 + b'tR.', 'more than 8'),
+    (b'cnumpy\nndarray\n)\x81.', 'opcode 129'),
+    (b'cnumpy\nndarray\n)}\x92.', 'opcode 146'),
+  ],
+  ids=lambda value: value if isinstance(value, str) else 'program',
+)
+def test_programs_that_ask_for_time_and_memory_are_refused(program, expected, tmp_path):
+  path = write(tmp_path, b'\x80\x04' + program)
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  start = time.process_time()
+  with pytest.raises(UserError) as caught:
+    load_arrays(path)
+  assert expected in str(caught.value)
+  assert len(str(caught.value)) < 500
+  assert time.process_time() - start < 10
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # Kilobytes.
+
+
+@pytest.mark.parametrize(
+  ('program', 'expected'),
+  [
+    (b'N.N', '1 bytes are left behind its end'),
+    (b'NN.', 'it stops in the middle'),
+    (b'(N.', 'it stops in the middle'),
+    (b'}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00aK\x02u.', "the key 'a' twice in one dict"),
+    (b'}(K\x01u.', 'it is damaged'),
+    (b'NNa.', 'items without a list'),
+    (b']NNs.', 'entries without a dict'),
+    (b'](N\x90.', 'members without a set'),
+  ],
+)
+def test_what_no_writer_of_pickles_leaves_is_damage(program, expected, tmp_path):
+  assert expected in refusal(tmp_path, b'\x80\x04' + program)
 
 
 @pytest.mark.parametrize('change', [(3, 6), (2, 2), (-1, 5), (10**12,), (5.0,)])

@@ -14,7 +14,7 @@ from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.programs import program_key
 from dream_jax.recipe import OptimizerSettings
 from dream_jax.runs import Runs
-from dream_jax.step import Selection, TrainState, create_optimizer, select_best, train_call
+from dream_jax.step import Selection, TrainState, create_optimizer, finite, select_best, train_call
 
 _SEEDS = np.array([3, 4], np.uint32)
 _NUM_STEPS = 6
@@ -99,6 +99,25 @@ def test_later_of_equal_readings_wins_and_nan_never():
   chosen = select_best(before, average, jnp.asarray(9, jnp.int32), jnp.asarray([0.5, 0.4, jnp.nan]))
   np.testing.assert_array_equal(chosen.step, [9, 1, 1])
   np.testing.assert_array_equal(chosen.params['w'][:, 0], [0.0, -1.0, -1.0])
+
+
+def test_minus_infinity_is_no_score_and_nothing_is_selected_of_a_run_that_diverged():
+  average = {'w': jnp.arange(3.0)[:, None]}
+  nothing = jnp.full(3, -jnp.inf)
+  before = Selection({'w': -jnp.ones((3, 1))}, nothing, jnp.asarray([0, 0, -1], jnp.int32))
+  chosen = select_best(before, average, jnp.asarray(9, jnp.int32), jnp.asarray([-jnp.inf, 0.4, 0.9]))
+  np.testing.assert_array_equal(chosen.step, [0, 9, -1])
+  np.testing.assert_array_equal(chosen.score, np.float32([-np.inf, 0.4, -np.inf]))
+  np.testing.assert_array_equal(chosen.params['w'][:, 0], [-1.0, 1.0, -1.0])
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_found_and_named_by_its_run(bad):
+  tree = {'a': np.ones((3, 2, 2), np.float32), 'b': {'c': np.ones(3, np.float32)}}
+  assert finite(tree).tolist() == [True] * 3
+  tree['a'][2, 0, 1] = bad
+  tree['b']['c'][0] = bad
+  assert finite(tree).tolist() == [False, True, False]
 
 
 def test_separate_models_are_selected_by_themselves():

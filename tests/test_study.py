@@ -92,7 +92,7 @@ def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
   assert 'batches are made there' in out
   assert len(done) == 10
   results = _results(workdir)
-  names = ('late+dropout', 'concat+dropout', *data.spec.names, 'majority', 'oracle+dropout')
+  names = ('late+dropout', 'concat+dropout', *(f'unimodal/{n}' for n in data.spec.names), 'majority', 'oracle+dropout')
   assert tuple(results['methods']) == (*names, *(f'{name}@modality/0.5' for name in names))
   entry = results['methods']['concat+dropout@modality/0.5']
   assert entry['regime'] == 'modality/0.5'
@@ -180,6 +180,26 @@ def test_the_search_trains_all_points_at_once_and_takes_the_best_on_validation(d
   drawn = [point['optimizer.learning_rate'] for point in found['points'][1:]]
   assert all(0.9e-7 <= value <= 1.1e-6 for value in drawn)
   assert len(set(drawn)) == 3
+
+
+@pytest.mark.slow
+def test_points_of_a_search_that_diverge_are_not_chosen(data, done, tmp_path):
+  config = _config(
+    study__methods=(), study__regimes=('complete',), study__search__points=3, study__valuation=False,
+    study__search__fields=(('optimizer.learning_rate', 'log', 1e29, 1e30),),
+  )  # fmt: skip
+  study.study(config, str(tmp_path / 'some'))
+  found = _results(tmp_path / 'some')['search']['late+dropout']
+  assert found['scores'][0] is not None
+  assert found['scores'][1:] == [None, None]
+  assert found['chosen'] == found['points'][0]
+  del done[:]
+  config.optimizer.learning_rate = 1e30
+  with pytest.raises(UserError, match=r'late\+dropout: all 3 points of the search diverged'):
+    study.study(config, str(tmp_path / 'all'))
+  config.study.search.points = 0
+  with pytest.raises(UserError, match=r'late\+dropout diverged in steps 1 to .*1e\+30 now'):
+    study.study(config, str(tmp_path / 'none'))
 
 
 @pytest.mark.slow

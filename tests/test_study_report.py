@@ -1,15 +1,20 @@
 """Tables and page of a study: standings, worth of modalities, cost, and what selecting on the test split shows."""
 
 import copy
+import io
+import math
+import random
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 from test_report import MODALITIES, embedded_images, make_results, write
 
 from dream_jax.report import figures, study_tables
 from dream_jax.report import results as read
+from dream_jax.report.sections import make_sections
 from dream_jax.report.text import as_text
 
 _REGIMES = ('complete', 'modality/0.5')
@@ -31,6 +36,7 @@ def _study(metrics=('accuracy',)):
         protocol['summary'][metrics[0]]['mean'] += _SHIFT.get(name, 0.001)
       entry |= {
         'method': 'unimodal' if name in MODALITIES else name,
+        'modality': name if name in MODALITIES else None,
         'regime': regime,
         'test_selected': {'protocols': peeked} if name != 'majority' else None,
         'train_flops': 3e9,
@@ -180,6 +186,36 @@ def test_a_run_has_none_of_these_tables():
     study_tables.settings_table,
   ):
     assert table(results) is None
+
+
+def _spoiled(value, share, rng, holes):
+  """The same with a share of its measured numbers undefined; what a search tried is no measurement."""
+  if isinstance(value, dict):
+    return {k: v if k in ('points', 'chosen') else _spoiled(v, share, rng, holes) for k, v in value.items()}
+  if isinstance(value, list):
+    return [_spoiled(v, share, rng, holes) for v in value]
+  return rng.choice(holes) if isinstance(value, float) and rng.random() < share else value
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('share', [0.1, 1.0])
+@pytest.mark.parametrize('holes', [[None], [None, math.nan, math.inf, -math.inf]], ids=['null', 'any'])
+@pytest.mark.parametrize('kind', ['run', 'one seed', 'errors', 'study'])
+def test_whatever_is_undefined_is_a_dash(kind, holes, share):
+  metrics, seeds = ('mae', 'corr') if kind == 'errors' else ('accuracy',), 1 if kind == 'one seed' else 3
+  results = _study() if kind == 'study' else make_results(seeds, metrics, layout=_LAYOUT)
+  few = ('dream', 'audio', 'majority', 'oracle+dropout')
+  results['methods'] = {key: entry for key, entry in results['methods'].items() if key.split('@')[0] in few}
+  results['comparisons'] = [c for c in results['comparisons'] if {c['a'], c['b']} <= set(results['methods'])]
+  rng = random.Random(f'{kind} {share} {len(holes)}')
+  for part in ('methods', 'comparisons', 'search'):
+    results[part] = _spoiled(results.get(part), share, rng, holes)
+  for drawing in figures.draw(results):
+    Image.open(io.BytesIO(drawing.png)).load()
+  page = ''.join(content for key, _, content in make_sections(read.defined(results), []) if key != 'environment')
+  for shown in (page, as_text(results)):
+    assert not re.search(r'\b(nan|inf|None)\b', shown)
+    assert share < 1 or '–' in shown
 
 
 def test_the_page_has_a_section_for_every_regime_and_sets_the_habit_apart(tmp_path):

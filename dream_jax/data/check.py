@@ -7,11 +7,12 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from dream_jax.command import exit_code
+from dream_jax.command import end_at_interrupt, exit_code
 from dream_jax.data.checks.advice import advise
 from dream_jax.data.checks.description import describe
 from dream_jax.data.checks.inspection import Findings, inspect
@@ -30,6 +31,8 @@ USAGE = """usage: python -m dream_jax.data.check DIR [--tfds_dir=DIR] [--json]
   --tfds_dir   where prepared files are kept (default: that of TensorFlow Datasets)
   --json       the findings as JSON instead of text"""
 
+# What other commands call these; messages of loading speak of theirs.
+_THEIR_FLAGS = {'--config.data.tfds_dir': '--tfds_dir', '--config.data.manual_dir': '--manual_dir'}
 _FLAGS = ('name', 'manual_dir', 'tfds_dir', 'json', 'help')
 
 
@@ -44,9 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def to_json(findings: Findings) -> str:
-  """The findings and the advice as one JSON object."""
+  """The findings and the advice as one JSON object; what is no finite number is null."""
   content = {**dataclasses.asdict(findings), 'advice': [dataclasses.asdict(a) for a in advise(findings)]}
-  return json.dumps(content, indent=2, allow_nan=False)
+  return json.dumps(_finite(content), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+  """The value with null for NaN and infinities, which JSON does not have."""
+  if isinstance(value, dict):
+    return {key: _finite(inner) for key, inner in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(inner) for inner in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _report(arguments: argparse.Namespace) -> str:
@@ -57,9 +69,19 @@ def _report(arguments: argparse.Namespace) -> str:
 
 
 def _load(arguments: argparse.Namespace) -> Dataset:
-  if arguments.folder is None:
-    return load_dataset(arguments.name, tfds_dir=arguments.tfds_dir, manual_dir=arguments.manual_dir)
-  return load_dataset('folder', tfds_dir=arguments.tfds_dir, folder=arguments.folder)
+  try:
+    if arguments.folder is None:
+      return load_dataset(arguments.name, tfds_dir=arguments.tfds_dir, manual_dir=arguments.manual_dir)
+    return load_dataset('folder', tfds_dir=arguments.tfds_dir, folder=arguments.folder)
+  except UserError as error:
+    raise UserError(_with_own_flags(str(error))) from error
+
+
+def _with_own_flags(message: str) -> str:
+  """A message that names the flags of this command; what it has no flag for stays as it is."""
+  for theirs, ours in _THEIR_FLAGS.items():
+    message = message.replace(theirs, ours)
+  return message
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,4 +117,5 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
+  end_at_interrupt()
   sys.exit(main())

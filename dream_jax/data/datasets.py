@@ -4,7 +4,9 @@ Every data set goes through a TFDS builder of `dream_jax.data.builders`: prepare
 TensorFlow is imported on the first call, not with this module.
 """
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 
 from dream_jax.data import host_tensorflow, preparing
 from dream_jax.data.catalogue import builder_class
+from dream_jax.data.fingerprint import fingerprint
 from dream_jax.spec import DatasetSpec
 
 SPLITS = ('train', 'validation', 'test')
@@ -51,11 +54,18 @@ class Dataset:
     spec: the contract with the models.
     splits: 'train', 'validation' and 'test'.
     non_finite: number of NaN and infinite source values of each modality; the frames they were in are zeros now.
+    lost_frames: number of those frames (vectors, images), of each modality; {} if nobody counted them.
   """
 
   spec: DatasetSpec
   splits: dict[str, Split]
   non_finite: dict[str, int]
+  lost_frames: dict[str, int] = dataclasses.field(default_factory=dict)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Hash of all that results depend on, see `fingerprint`."""
+    return fingerprint(self)
 
 
 def sample_keys(ids: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -149,6 +159,9 @@ def _read_split(builder: Any, split: str) -> dict[str, np.ndarray]:
   ids = np.array([i.decode('utf-8') for batch in batches(decoders=only_ids) for i in batch['id']])
   if len(ids) != size:
     raise ValueError(f'split {split} has {len(ids)} of {size} samples')
+  if len(set(ids.tolist())) < size:
+    twice, _ = collections.Counter(ids.tolist()).most_common(1)[0]
+    raise ValueError(f'split {split} has id {twice!r} more than once')
   order = np.argsort(ids)
   place = np.empty_like(order)
   place[order] = np.arange(size)
@@ -156,17 +169,22 @@ def _read_split(builder: Any, split: str) -> dict[str, np.ndarray]:
   row = 0
   for batch in batches():
     rows = place[row : row + len(batch['id'])]
+    if [i.decode('utf-8') for i in batch['id']] != ids[row : row + len(batch['id'])].tolist():
+      raise ValueError(f'the samples of split {split} changed their order while they were read')
     for name, values in batch.items():
       if name not in arrays:
         arrays[name] = np.empty((size, *values.shape[1:]), values.dtype)
       arrays[name][rows] = values
     row += len(rows)
+  if row != size:
+    raise ValueError(f'split {split} has {row} of {size} samples')
   return arrays | {'id': ids[order]}
 
 
 def _assemble(spec: DatasetSpec, arrays: dict[str, dict[str, np.ndarray]]) -> Dataset:
   """A `Dataset` of raw arrays; non-finite values are counted, reported and zeroed."""
-  non_finite = {m.name: sum(_zero_non_finite(a[m.name]) for a in arrays.values()) for m in spec.modalities}
+  zeroed = {m.name: [_zero_non_finite(a[m.name]) for a in arrays.values()] for m in spec.modalities}
+  non_finite, lost = ({name: sum(c[i] for c in counts) for name, counts in zeroed.items()} for i in (0, 1))
   found = ', '.join(f'{count} in {name}' for name, count in non_finite.items() if count)
   if found:
     print(f'{spec.name}: non-finite source values: {found}; their frames count as missing (zeros)', flush=True)
@@ -182,19 +200,20 @@ def _assemble(spec: DatasetSpec, arrays: dict[str, dict[str, np.ndarray]]) -> Da
     )
     for split, a in arrays.items()
   }
-  return Dataset(spec, splits, non_finite)
+  return Dataset(spec, splits, non_finite, lost)
 
 
-def _zero_non_finite(values: np.ndarray) -> int:
-  """Number of NaN and infinite values; their frames ([n, T, D]: rows of D, else samples) become zeros in place."""
+def _zero_non_finite(values: np.ndarray) -> tuple[int, int]:
+  """Numbers of NaN and infinite values and of their frames ([n, T, D]: rows of D, else samples), now zeros in place."""
   if values.dtype.kind != 'f':
-    return 0
+    return 0, 0
   bad = ~np.isfinite(values)
   count = int(bad.sum())
-  if count:
-    frames = bad.any(axis=-1) if values.ndim == 3 else bad.reshape(len(bad), -1).any(axis=-1)
-    values[frames] = 0.0
-  return count
+  if not count:
+    return 0, 0
+  frames = bad.any(axis=-1) if values.ndim == 3 else bad.reshape(len(bad), -1).any(axis=-1)
+  values[frames] = 0.0
+  return count, int(frames.sum())
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:

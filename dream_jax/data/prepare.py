@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from dream_jax.data import counter, fills
 from dream_jax.data.counter import NUMPY
 from dream_jax.data.datasets import Dataset, Split
 from dream_jax.data.missing import FRAME_KINDS, PREPARE_EPOCH, Keep, Missing, draw_keep, removes, validate
+from dream_jax.data.raw_inputs import received
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
-from dream_jax.suggest import did_you_mean
 
 _DONOR = 32  # Stream of words; see `fills` for the others.
 _CHUNK = 1024  # Samples converted at a time.
@@ -49,12 +50,14 @@ class Prepared:
       something, `extras['kept']` is float32 [n, M], the share that stayed: for reports, not an input.
     statistics: what they were standardised with.
     zero: name -> float32 [D], where raw zero lies after standardising; tokens have none.
+    data: fingerprint of the data set it was made from, whatever is missing.
   """
 
   spec: DatasetSpec
   splits: dict[str, Split]
   statistics: Statistics
   zero: dict[str, np.ndarray]
+  data: str = ''
 
 
 def prepare(dataset: Dataset, *, train_missing: Missing, seed: int) -> Prepared:
@@ -66,16 +69,19 @@ def prepare(dataset: Dataset, *, train_missing: Missing, seed: int) -> Prepared:
     seed: decides what each sample lacks.
 
   Raises:
-    UserError: a specification that does not fit the data, or a swap with nothing observed to swap in.
+    UserError: a specification that does not fit the data, values that are none of the data set's, see
+      `raw_inputs.received`, or a swap with nothing observed to swap in.
   """
   spec = dataset.spec
   validate(train_missing, spec)
+  # Beyond lengths may be anything: where whole sequences go missing, lengths are hidden too.
+  raw = {name: received(spec, split.features, beyond=False) for name, split in dataset.splits.items()}
   incomplete = ('train', 'validation') if removes(train_missing) else ()
   keeps = {
     name: draw_keep(
       train_missing,
       spec,
-      lengths=_lengths(spec, dataset.splits[name].features),
+      lengths=_lengths(spec, raw[name]),
       seed=seed,
       keys=dataset.splits[name].keys,
       epoch=PREPARE_EPOCH,
@@ -84,23 +90,24 @@ def prepare(dataset: Dataset, *, train_missing: Missing, seed: int) -> Prepared:
     for name in incomplete
     if name in dataset.splits
   }
-  statistics = _measure(spec, dataset.splits['train'].features, keeps.get('train'))
+  statistics = _measure(spec, raw['train'], keeps.get('train'))
   zero = {name: (np.float32(0) - mean) / statistics.std[name] for name, mean in statistics.mean.items()}
   splits = {}
   for name, split in dataset.splits.items():
-    features, extras = standardise(statistics, spec, split.features), split.extras
+    features, extras = _scaled(statistics, spec, raw[name]), split.extras
     if name in keeps:
       features = _without_removed(train_missing, spec, features, zero, keeps[name], seed, split.keys)
       extras = {**extras, 'kept': keeps[name].share}
     splits[name] = dataclasses.replace(split, features=features, extras=extras)
-  return Prepared(spec, splits, statistics, zero)
+  return Prepared(spec, splits, statistics, zero, dataset.fingerprint)
 
 
-def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Raw inputs on the scale that models read; a notebook's arrays and a data set's go the same way.
 
-  A frame (vector, image) with a NaN or infinite value counts as missing: it becomes raw zero. Values beyond a length
-  become 0.
+  A frame (vector, image) with a NaN or infinite value counts as missing: it becomes raw zero. So does a sample with
+  `<name>_length` 0, as zeros of the full length, whatever was in its place. Tokens of nothing but padding are missing
+  too: they become the unknown id. Values beyond a length become 0.
 
   Args:
     statistics: from `prepare`.
@@ -109,85 +116,57 @@ def standardise(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, 
       is not all zeros or NaN (the full time where all are).
 
   Raises:
-    UserError: a modality is absent or has another shape, an input is unknown, sizes of the batch differ, or a token id
-      is outside the vocabulary.
+    UserError: an input that is refused, see `raw_inputs.received`, or a value that is too far from those of training.
   """
-  _check_names(spec, inputs)
+  return _scaled(statistics, spec, received(spec, inputs))
+
+
+def _scaled(statistics: Statistics, spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """What `raw_inputs.received` gave, standardised."""
   outputs = {}
   for modality in spec.modalities:
-    x = _checked(modality, spec, inputs)
+    x = inputs[modality.name]
     inside = np.ones((len(x), *modality.shape[:1]), bool)
     if modality.has_length:
-      length = inputs.get(modality.length_name)
-      length = _used_length(x) if length is None else np.asarray(length, np.int32)
-      if length.shape != (len(x),):
-        raise UserError(
-          f'{modality.length_name} has shape {length.shape}; expected one length for each of {len(x)} samples'
-        )
+      outputs[modality.length_name] = length = inputs[modality.length_name]
       inside = np.arange(modality.shape[0]) < length[:, None]
-      outputs[modality.length_name] = length
     if modality.kind == 'tokens':
-      outputs[modality.name] = np.where(inside, x, 0).astype(np.int32)
-      _check_tokens(modality, outputs[modality.name])
+      ids = np.where(inside, x, 0)
+      outputs[modality.name] = np.where(inside & ~ids.any(1, keepdims=True), np.int32(modality.unk_id), ids)
       continue
     outputs[modality.name] = scaled = np.empty(x.shape, np.float32)
     frame_axes = tuple(range(1 + modality.has_length, x.ndim))
     mean, std = statistics.mean[modality.name], statistics.std[modality.name]
     for i in range(0, len(x), _CHUNK):  # No second copy of a data set that may fill half the memory.
-      part = np.asarray(x[i : i + _CHUNK], np.float32)
+      part = x[i : i + _CHUNK]
       bad = ~np.isfinite(part).all(frame_axes, keepdims=True)
       if bad.any():
         part = np.where(bad, np.float32(0), part)
-      part = (part - mean) / std
+      try:
+        with np.errstate(over='raise'):
+          part = (part - mean) / std
+      except FloatingPointError:
+        part = _far_from_training(modality, part, mean, std, inside[i : i + _CHUNK], i)
       if modality.has_length:
         part[~inside[i : i + _CHUNK]] = 0.0
       scaled[i : i + _CHUNK] = part
-  _check_sizes(spec, outputs)
   return outputs
 
 
-def _checked(modality: ModalitySpec, spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-  if modality.name not in inputs:
-    raise UserError(f'input {modality.name!r} is absent; {spec.name} needs {", ".join(spec.names)}')
-  x = np.asarray(inputs[modality.name])
-  if x.shape[1:] != modality.shape or x.ndim == 0:
+def _far_from_training(modality: ModalitySpec, part, mean, std, inside, first: int) -> np.ndarray:
+  """Standardised values of which some leave float32: harmless where they pad, refused where they are content."""
+  with np.errstate(over='ignore', invalid='ignore'):
+    scaled = (part - mean) / std
+  lost = ~np.isfinite(scaled)
+  if modality.has_length:
+    lost &= inside[..., None]
+  if lost.any():
+    at = tuple(np.argwhere(lost)[0])
     raise UserError(
-      f'input {modality.name!r} has shape {x.shape}; expected a batch of {modality.shape}, so (B, '
-      f'{", ".join(map(str, modality.shape))})'
+      f'row {first + at[0]} of input {modality.name!r} holds {part[at]:.4g}; expected values like those of training, '
+      f'which are {mean[at[-1]]:.4g} on average with a deviation of {std[at[-1]]:.4g}: is it in another unit?'
     )
-  return x
-
-
-def _check_names(spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> None:
-  """Raises UserError for an input that no modality reads."""
-  known = [*spec.names, *(m.length_name for m in spec.modalities if m.has_length)]
-  for name in inputs:
-    if name not in known:
-      raise UserError(f'unknown input {name!r}; {did_you_mean(name, known)}')
-
-
-def _check_sizes(spec: DatasetSpec, inputs: Mapping[str, np.ndarray]) -> None:
-  """Raises UserError for modalities that disagree on the batch."""
-  sizes = {name: len(inputs[name]) for name in spec.names}
-  if len(set(sizes.values())) > 1:
-    found = ', '.join(f'{name} {size}' for name, size in sizes.items())
-    raise UserError(f'inputs have batches of different sizes: {found}; expected as many samples of each')
-
-
-def _used_length(x: np.ndarray) -> np.ndarray:
-  """Lengths [B] up to the last frame of [B, T, ...] that holds more than zeros and NaN; T where none does."""
-  used = ((x != 0) & ~np.isnan(x)).reshape(*x.shape[:2], -1).any(-1)
-  last = x.shape[1] - np.argmax(used[:, ::-1], axis=1)
-  return np.where(used.any(1), last, x.shape[1]).astype(np.int32)
-
-
-def _check_tokens(modality: ModalitySpec, ids: np.ndarray) -> None:
-  wrong = ids[(ids < 0) | (ids >= modality.vocab_size)]
-  if len(wrong):
-    raise UserError(
-      f'input {modality.name!r} has token id {wrong[0]}; expected 0 to {modality.vocab_size - 1}: give unknown words '
-      f'id {modality.unk_id}'
-    )
+  return scaled
 
 
 def _lengths(spec: DatasetSpec, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

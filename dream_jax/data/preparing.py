@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from dream_jax.data import reading, seals
 from dream_jax.errors import UserError
 
 # TFDS sorts examples by key and keeps up to 1 GB of them in memory before it sorts on disk: too much beside a source.
@@ -38,22 +39,47 @@ def prepared_builder(
     options: options of the data set.
 
   Raises:
-    UserError: an option or source file that is absent or wrong, or prepared files that are broken.
+    UserError: an option or source file that is absent, wrong or not what it was when it was prepared, prepared files
+      that are broken, or a place that cannot be written to.
   """
   builder, root, target = builder_and_place(
     builder_class, config_name, tfds_dir=tfds_dir, folder=folder, options=options
   )
-  if os.path.isdir(target):
-    return builder
-  downloads = os.path.abspath(os.path.expanduser(manual_dir or os.path.join(root, 'downloads', 'manual')))
-  builder.find_source(downloads, explicit=manual_dir is not None)
-  with _alone(target):
-    if not os.path.isdir(target):
-      _prepare(builder, target, downloads)
-  for note in builder.notes:
-    print(note, flush=True)
-  with naming_broken_files(target), quiet():
-    return builder_class(data_dir=root, config=builder.builder_config)
+  downloads = _folder_named(manual_dir or os.path.join(root, 'downloads', 'manual'), 'manual_dir')
+  if os.path.exists(downloads) and not (os.path.isdir(downloads) and os.access(downloads, os.R_OK | os.X_OK)):
+    found = 'cannot be read by this user' if os.path.isdir(downloads) else 'is no folder'
+    raise UserError(f'{downloads} {found}; expected the folder of the source files: --config.data.manual_dir=DIR')
+  explicit = manual_dir is not None
+  if not os.path.isdir(target):
+    builder.source_paths = tuple(builder.source_files(downloads, explicit=explicit))
+    with naming_place(root), _alone(target):
+      if not os.path.isdir(target):
+        _prepare(builder, target, downloads)
+    for note in (*builder.notes, *seals.described(builder.source_paths, builder.sources, builder.published)):
+      print(note, flush=True)
+    with naming_broken_files(target), quiet():
+      builder = builder_class(data_dir=root, config=builder.builder_config)
+  _compare(builder, root, target, downloads, explicit=explicit)
+  return builder
+
+
+def _compare(builder: Any, root: str, target: str, downloads: str, *, explicit: bool) -> None:
+  """Refuses prepared files that are not what was written, or not of the user's files as they are now."""
+  with naming_broken_files(target):
+    seals.check(target, os.path.relpath(target, root), records=True)
+    if not seals.is_sealed(target):
+      print(
+        f'note: the prepared files in {target} have no {seals.SEAL} (an earlier version wrote them): not all damage '
+        'to them is seen; to have one, delete that folder and run again',
+        flush=True,
+      )
+      return
+    try:
+      paths = builder.source_files(downloads, explicit=explicit)
+    except UserError:  # What is prepared needs no source.
+      return
+    if paths:
+      seals.compare(target, paths)
 
 
 def builder_and_place(
@@ -72,12 +98,29 @@ def builder_and_place(
   import tensorflow_datasets as tfds
 
   config = builder_class.config_from_options(config_name, options, folder)
-  root = os.path.abspath(os.path.expanduser(tfds_dir or tfds.core.constants.DATA_DIR))  # pyright: ignore[reportAttributeAccessIssue]  # Lazy.
+  default: str = tfds.core.constants.DATA_DIR  # pyright: ignore[reportAttributeAccessIssue]  # Lazy.
+  root = _folder_named(tfds_dir or default or '~/tensorflow_datasets', 'tfds_dir')
   configs = builder_class.BUILDER_CONFIGS
   chosen = getattr(config, 'name', config) or (configs[0].name if configs else '')
   target = os.path.join(root, builder_class.name, chosen, str(builder_class.VERSION))
   with naming_broken_files(target), quiet():
+    if os.path.isdir(target):
+      seals.check(target, os.path.relpath(target, root), records=False)
     return builder_class(data_dir=root, config=config), root, target
+
+
+def _folder_named(name: str, flag: str) -> str:
+  """The absolute path of a folder that the user names.
+
+  Raises:
+    UserError: it lies elsewhere than on this machine, or in the home folder of a user who has none.
+  """
+  path = os.path.expanduser(name)
+  if '://' in name or '\0' in name:
+    raise UserError(f'{flag} is {name!r}; expected a folder of this machine: name one with --config.data.{flag}=DIR')
+  if path.startswith('~'):
+    raise UserError(f'{name} is in a home folder that does not exist; name another with --config.data.{flag}=DIR')
+  return os.path.abspath(path)
 
 
 def _prepare(builder: Any, target: str, downloads: str) -> None:
@@ -89,13 +132,68 @@ def _prepare(builder: Any, target: str, downloads: str) -> None:
   for left in glob.glob(os.path.join(glob.escape(parent), f'incomplete.*_{version}')):  # Of one that was killed.
     shutil.rmtree(left)
   print(f'preparing data set {builder.info.full_name} in {target} (first use)', flush=True)
+  builder.sources = seals.sources_of(builder.source_paths)
   download_config = tfds.download.DownloadConfig(manual_dir=downloads, try_download_gcs=False)
   sort_bytes, shuffle.MAX_MEM_BUFFER_SIZE = shuffle.MAX_MEM_BUFFER_SIZE, _SORT_BYTES
   try:
     with quiet():
       builder.download_and_prepare(download_config=download_config)
+  except Exception as error:
+    if isinstance(error, UserError) or _said_by_disk(error) or not builder.source_paths:
+      raise
+    path, name = builder.source_paths[0], builder.info.full_name
+    raise UserError(
+      f'{path} cannot be prepared as data set {name} ({_said_by_tfds(error)}); it is damaged, or the file of another '
+      'data set: fetch or write it again'
+    ) from error
   finally:
     shuffle.MAX_MEM_BUFFER_SIZE = sort_bytes
+
+
+def _said_by_tfds(error: Exception) -> str:
+  """What went wrong while samples were written, for the user."""
+  from tensorflow.train import Example  # pyright: ignore[reportMissingImports]
+  from tensorflow_datasets.core import shuffle
+
+  cause = error.__context__
+  if isinstance(cause, shuffle.DuplicatedKeysError):  # TFDS logs the two samples in full.
+    key = Example.FromString(cause.item1).features.feature['id'].bytes_list.value[0]
+    return f'two samples have the id {key.decode("utf-8")!r}'
+  return reading.said(error)
+
+
+@contextlib.contextmanager
+def naming_place(root: str) -> Iterator[None]:
+  """Turns what the disk answers while prepared files are written into one line that says where else they could go.
+
+  Raises:
+    UserError: in the place of what the system or TensorFlow raises about files.
+  """
+  try:
+    yield
+  except (UserError, BrokenPipeError):  # Nobody listens any more: no matter of this folder.
+    raise
+  except Exception as error:
+    reason = _said_by_disk(error)
+    if not reason:
+      raise
+    raise UserError(
+      f'prepared data cannot be written to {root} ({reason}); make room there, let this user write to it, or name '
+      'another folder with --config.data.tfds_dir=DIR'
+    ) from error
+
+
+def _said_by_disk(error: BaseException | None) -> str:
+  """What the system said about a file, in an exception or in one that led to it; '' if it was not asked."""
+  from tensorflow.errors import OpError  # pyright: ignore[reportMissingImports]
+
+  while error is not None:
+    if isinstance(error, OSError) and error.errno is not None:
+      return f'{error.strerror}: {error.filename}' if error.filename else str(error.strerror)
+    if isinstance(error, OpError):
+      return reading.said(error)
+    error = error.__cause__ or error.__context__
+  return ''
 
 
 @contextlib.contextmanager
@@ -103,7 +201,11 @@ def _alone(target: str) -> Iterator[None]:
   """Waits until no other process prepares `target`; a killed one does not hold the lock."""
   os.makedirs(os.path.dirname(target), exist_ok=True)
   with open(os.path.join(os.path.dirname(target), '.lock'), 'a', encoding='utf-8') as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f'another process prepares {target}: waiting for it', flush=True)
+      fcntl.flock(lock, fcntl.LOCK_EX)
     yield
 
 
@@ -114,11 +216,17 @@ def naming_broken_files(folder: str) -> Iterator[None]:
     yield
   except UserError:
     raise
+  except MemoryError as error:
+    raise UserError(f'reading the prepared files in {folder} needs more memory than there is') from error
   except Exception as error:
     if not os.path.isdir(folder):
       raise
-    reason = ' '.join(str(error).split())[:160] or type(error).__name__
-    message = f'the prepared files in {folder} are broken ({reason}); delete that folder and run again'
+    if isinstance(error, PermissionError):
+      raise UserError(
+        f'the prepared files in {folder} cannot be read ({error.strerror}: {error.filename}); let this user read them, '
+        'or name another folder with --config.data.tfds_dir=DIR'
+      ) from error
+    message = f'the prepared files in {folder} are broken ({reading.said(error)}); delete that folder and run again'
     raise UserError(message) from error
 
 

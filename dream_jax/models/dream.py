@@ -126,7 +126,8 @@ class Dream(Model):
     if not (self.sizes.recognise and self.sizes.typicality):
       return {}
     fits = fit_typicality(self.spec, features, zero)
-    return {'recogniser': {'detector': {f'{name}_typicality': fit for name, fit in fits.items()}}}
+    inside = {m.name: m.inside for m in self.spec.modalities}
+    return {'recogniser': {'detector': {f'{inside[name]}_typicality': fit for name, fit in fits.items()}}}
 
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch; inputs are standardised features, each with batch axis B, and lengths of sequences."""

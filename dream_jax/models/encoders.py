@@ -191,7 +191,7 @@ class Encoders(nn.Module):
   @nn.compact
   def __call__(self, inputs: Inputs, *, train: bool) -> jax.Array:
     return jnp.stack(
-      [ModalityEncoder(m, self.sizes, name=m.name)(inputs, train=train) for m in self.spec.modalities], axis=1
+      [ModalityEncoder(m, self.sizes, name=m.inside)(inputs, train=train) for m in self.spec.modalities], axis=1
     )
 
 
@@ -223,7 +223,7 @@ class TokenEncoders(nn.Module):
   def __call__(self, inputs: Inputs, *, train: bool) -> Tokens:
     parts, most = [], self.sizes.max_tokens
     for m in self.spec.modalities:
-      z, mask = ModalityEncoder(m, self.sizes, pool=False, name=m.name)(inputs, train=train)
+      z, mask = ModalityEncoder(m, self.sizes, pool=False, name=m.inside)(inputs, train=train)
       parts.append(averaged(z, mask, most) if most else (z, mask))
     longest = max(z.shape[1] for z, _ in parts)
     values, masks = [], []

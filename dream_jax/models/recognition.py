@@ -53,25 +53,25 @@ class RawDetector(nn.Module):
     for m in self.spec.modalities:
       x = inputs[m.name]
       if m.kind == 'tokens':
-        x = nn.Embed(m.vocab_size, self.width, name=f'{m.name}_table')(x)
+        x = nn.Embed(m.vocab_size, self.width, name=f'{m.inside}_table')(x)
       x = x.astype(self.dtype)
       if m.has_length:
         inside = time_mask(inputs[m.length_name], x.shape[1])
         # Frames beyond the length must not reach the last one through its neighbours. Windows of three frames, three
         # apart, see every frame once.
         windows = shifted(x * inside[..., None].astype(x.dtype), axis=1)[:, ::3]
-        q = Dense(self.width, name=m.name)(windows)
+        q = Dense(self.width, name=m.inside)(windows)
       else:
-        q = Dense(self.width, name=m.name)(x.reshape(x.shape[0], -1))
+        q = Dense(self.width, name=m.inside)(x.reshape(x.shape[0], -1))
       q = q.astype(jnp.float32)
       q = jnp.concatenate([nn.gelu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
       if m.has_length:
         q = masked_mean(q, inside[:, ::3])
-      learned = nn.Dense(1, name=f'{m.name}_odds')(q)[:, 0]
+      learned = nn.Dense(1, name=f'{m.inside}_odds')(q)[:, 0]
       if self.typicality and m.kind != 'tokens':
         length = inputs[m.length_name] if m.has_length else None
-        trust = self.param(f'{m.name}_trust', nn.initializers.ones, ())
-        learned = learned + trust * Typicality(m, name=f'{m.name}_typicality')(inputs[m.name], length)
+        trust = self.param(f'{m.inside}_trust', nn.initializers.ones, ())
+        learned = learned + trust * Typicality(m, name=f'{m.inside}_typicality')(inputs[m.name], length)
       odds.append(learned)
     natural = jnp.stack(odds, axis=1)
     # Some damage looks natural, another sample's content above all: with rho the share of it, the likelihood ratio of

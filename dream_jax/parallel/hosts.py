@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,22 +21,29 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dream_jax.cluster import Cluster
-from dream_jax.errors import UserError
+from dream_jax.errors import Interrupted, Preempted, UserError
 
 # Seconds without a sign of life after which a process counts as dead and ends all; that all have to start; and between
 # a mistake and the exit that ends the others.
 _HEARTBEAT, _START, _LAST_WORDS = 30, 300, 3
 
-_asked_to_stop = False
+# Whether a signal asked this process to stop, and whether that was SIGINT; whether somebody listens; whether all
+# processes were told.
+_asked_to_stop = _interrupted = _listening = _all_stop = False
 _points = itertools.count()
 
 
 def start(cluster: Cluster | None) -> None:
-  """Joins the other processes, if there are any, and turns SIGTERM into `stopping`; before JAX is used.
+  """Joins the other processes, if there are any, and turns signals into `stopping`; before JAX is used.
+
+  SIGTERM always, SIGINT where somebody is `listening`; elsewhere, and when it comes twice, SIGINT does what it did.
 
   Raises:
     UserError: the processes do not find each other, or this is one of several and was not told so.
   """
+  global _asked_to_stop, _interrupted, _all_stop
+  _asked_to_stop = _interrupted = _all_stop = False
+  _listen_to_interrupts()
   if cluster is None:
     signal.signal(signal.SIGTERM, _ask_to_stop)
     return
@@ -65,6 +72,8 @@ def start(cluster: Cluster | None) -> None:
     raise UserError(f'the processes did not find each other ({reason}); {hint}') from error
   finally:
     patience.cancel()
+  if not several():
+    signal.signal(signal.SIGTERM, _ask_to_stop)  # There is nobody the runtime could tell.
   if jax.process_index():
     sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115  # Until the process ends.
   if jax.default_backend() == 'cpu' and jax.local_device_count() > 1 and several():
@@ -121,26 +130,52 @@ def wait(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+  """While this is entered somebody asks `stopping` again and again, and SIGINT need not break off what is under way."""
+  global _listening
+  _listening = True
+  try:
+    yield
+  finally:
+    _listening = False
+
+
 def stopping() -> bool:
-  """Whether to save and leave now: SIGTERM reached one of the processes, and all of them are told at the same place.
+  """Whether to save and leave now: a signal reached one of the processes, and all of them are told at the same place.
 
   Every process has to ask at the same places.
   """
+  global _all_stop
   if not several():
     return _asked_to_stop
   # The runtime picks a place that nobody has reached yet; it wants them numbered one by one.
-  return multihost_utils.reached_preemption_sync_point(next(_points))
+  _all_stop = _all_stop or multihost_utils.reached_preemption_sync_point(next(_points))
+  return _all_stop
+
+
+def stopped(done: str) -> Preempted:
+  """What to raise where `stopping` said so and everything is saved: which signal asked, and what is done.
+
+  All processes have to ask, and get the same.
+  """
+  interrupted = _interrupted
+  if several():
+    interrupted = bool(multihost_utils.process_allgather(np.int32(interrupted)).any())
+  return Interrupted(f'interrupted: {done}') if interrupted else Preempted(f'SIGTERM: {done}')
 
 
 def leave(code: int) -> int:
-  """The exit code, when everybody may go. After a failure this process goes at once, and takes the others with it.
+  """The exit code, when everybody may go: at the end, or where all were told to stop and have saved.
+
+  After a failure this process goes at once, and takes the others with it.
 
   For a program that was started with others.
   """
   with contextlib.suppress(OSError):
     sys.stdout.flush()
     sys.stderr.flush()
-  if code:
+  if code and not (code == 130 and _all_stop):
     # Most mistakes are found by all at once: let each say so before the first exit ends the others.
     time.sleep(_LAST_WORDS if code == 2 else 0)
     # A proper farewell would wait for the others, who wait for us in some collective.
@@ -158,3 +193,23 @@ def _give_up(message: str) -> None:
 def _ask_to_stop(*_: Any) -> None:
   global _asked_to_stop
   _asked_to_stop = True
+
+
+def _listen_to_interrupts() -> None:
+  """Puts `stopping` before whatever Ctrl-C did until now, which it does again for whoever asks twice."""
+  otherwise = signal.getsignal(signal.SIGINT)
+  if not callable(otherwise) or getattr(otherwise, 'listens', False):  # Ignored by a shell, or ours already.
+    return
+
+  def interrupt(number: int, frame: Any) -> None:
+    global _asked_to_stop, _interrupted
+    first, _asked_to_stop, _interrupted = not _interrupted, True, True
+    if not (first and _listening):
+      otherwise(number, frame)
+    if sys.stderr.isatty():
+      os.write(2, b'\nfinishing this call and saving; Ctrl-C again ends at once\n')
+    if several():
+      signal.raise_signal(signal.SIGTERM)  # The runtime's own handler tells the others.
+
+  interrupt.listens = True  # pyright: ignore[reportFunctionMemberAccess]
+  signal.signal(signal.SIGINT, interrupt)

@@ -55,7 +55,7 @@ def draw(results: dict) -> list[Drawing]:
   """
   import matplotlib
 
-  drawings = []
+  results, drawings = read.defined(results), []
   for regime in read.regimes(results)[:1]:
     results = read.of_regime(results, regime)
   with matplotlib.rc_context(_STYLE):
@@ -150,7 +150,7 @@ def _heat_map(results, protocol, curves):
 def _comparisons(results, a, metric):
   """Difference and interval of `a` to each opponent, a panel for every protocol; constant predictors left out."""
   entries = [e for e in results['comparisons'] if (e['a'], e['metric']) == (a, metric) and e.get('ci95')]
-  entries = [e for e in entries if e['b'] not in read.CONSTANT_METHODS]
+  entries = [e for e in entries if e['b'] not in read.CONSTANT_METHODS and e.get('difference') is not None]
   panels, opponents = list(dict.fromkeys(e['protocol'] for e in entries)), list(dict.fromkeys(e['b'] for e in entries))
   if not entries:
     return None
@@ -165,7 +165,8 @@ def _comparisons(results, a, metric):
       axes.set_visible(False)
       continue
     for entry in (e for e in entries if e['protocol'] == panels[number]):
-      row, (low, high) = opponents.index(entry['b']), entry['ci95']
+      row = opponents.index(entry['b'])
+      low, high = read.within_range(metric, entry['ci95'], difference=True)
       colour = {'win': _COLOURS[1], 'loss': _COLOURS[0]}.get(tables.verdict(results, entry), _GREY)
       axes.plot([style.scale * low, style.scale * high], [row, row], color=colour, linewidth=1.6)
       filled = colour if colour != _GREY else 'white'

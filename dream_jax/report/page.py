@@ -72,6 +72,7 @@ def write_report(workdir: str | os.PathLike) -> str:
 
 
 def _page(results, drawings):
+  results = read.defined(results)
   name = html.escape(str(results.get('dataset', 'results')))
   sections = make_sections(results, drawings)
   links = ''.join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in sections)

@@ -4,8 +4,10 @@ The file may lack contributions, comparisons, summaries, times or whole protocol
 null where a value was undefined. Absent numbers come back as NaN, absent parts as None.
 """
 
+import math
 import os
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +28,7 @@ _LABELS = {
   'ece': 'ECE', 'ece_raw': 'ECE before calibration', 'coverage_gap': 'Coverage error of 90 % intervals',
 }  # fmt: skip
 _UNSCALED = ('mae', 'corr')
+_RANGES = {'mae': (0.0, np.inf), 'corr': (-1.0, 1.0)}
 
 
 class Measure(NamedTuple):
@@ -35,16 +38,20 @@ class Measure(NamedTuple):
   scale: float
   digits: int
 
-  def number(self, value: float) -> str:
+  def number(self, value: float | None) -> str:
     """The value as written in a table; a dash where it is undefined."""
-    return f'{self.scale * value:.{self.digits}f}' if np.isfinite(value) else '–'
+    return '–' if value is None or not np.isfinite(value) else f'{self.scale * value:.{self.digits}f}'
 
-  def signed(self, value: float) -> str:
-    return f'{self.scale * value:+.{self.digits}f}' if np.isfinite(value) else '–'
+  def signed(self, value: float | None) -> str:
+    """The same of a difference, with its sign."""
+    return '–' if value is None or not np.isfinite(value) else f'{self.scale * value:+.{self.digits}f}'
 
 
 class Curve(NamedTuple):
-  """One method under one protocol: mean over seeds and 95 % interval, [conditions] each, NaN where undefined."""
+  """One method under one protocol: mean over seeds and 95 % interval, [conditions] each, NaN where undefined.
+
+  The interval ends where the metric does.
+  """
 
   mean: np.ndarray
   low: np.ndarray
@@ -89,11 +96,42 @@ def read_results(workdir: str | os.PathLike) -> dict:
   return results
 
 
+def defined(results: Any) -> Any:
+  """The results as their file holds them: None for a number that is not finite, and for an interval without both ends.
+
+  What has just been measured holds NaN where a metric is undefined, and an old file may hold it, too.
+  """
+  if isinstance(results, dict):
+    return {key: _interval(value) if str(key).startswith('ci95') else defined(value) for key, value in results.items()}
+  if isinstance(results, (list, tuple)):
+    return [defined(value) for value in results]
+  return None if isinstance(results, float) and not math.isfinite(results) else results
+
+
+def _interval(value: Any) -> list[float] | None:
+  bounds = defined(value)
+  return None if bounds is None or None in bounds else bounds
+
+
 def measure(metric: str) -> Measure:
   """How to write a metric: shares of 1 as percentages, the rest as they are."""
   if metric in _LABELS and metric not in _UNSCALED:
     return Measure(f'{_LABELS[metric]}, %', 100.0, 1)
   return Measure(_LABELS.get(metric, metric), 1.0, 3)
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+  """(lowest, highest) value that a metric can take."""
+  return _RANGES.get(metric, (0.0, 1.0) if metric in _LABELS else (-np.inf, np.inf))
+
+
+def within_range(metric: str, bounds: Sequence[float], *, difference: bool = False) -> tuple[float, float]:
+  """An interval as far as the metric, or a difference of two of its values, goes: some methods do not know where."""
+  lowest, highest = metric_range(metric)
+  if difference:
+    lowest, highest = lowest - highest, highest - lowest
+  low, high = np.clip(np.asarray(bounds, np.float64), lowest, highest)
+  return float(low), float(high)
 
 
 def primary(results: dict) -> tuple[str, bool]:
@@ -158,7 +196,7 @@ def curve(results: dict, method: str, protocol: str, metric: str) -> Curve | Non
     return None
   rows = [statistics.summarise(v) for v in values]
   mean = np.array([np.nan if r['mean'] is None else r['mean'] for r in rows])
-  bounds = np.array([r['ci95'] or (np.nan, np.nan) for r in rows])
+  bounds = np.array([within_range(metric, r['ci95'] or (np.nan, np.nan)) for r in rows])
   return Curve(mean, bounds[:, 0], bounds[:, 1])
 
 

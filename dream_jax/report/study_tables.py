@@ -112,7 +112,7 @@ def balance_table(results: dict) -> Table | None:
         *(_share(v) for v in value.get('shapley_share') or [None] * len(names)),
         tables.estimate(value.get('balance'), read.Measure('', 1.0, 2)),
         *(_points(v) for v in value.get('leave_one_out') or [None] * len(names)),
-        f'{np.mean(gradient):.2f}' if gradient else '–',
+        read.Measure('', 1.0, 2).number(read.mean(np.array(gradient or [None], np.float64))),
       )
     )
   if not rows:
@@ -176,14 +176,14 @@ def cost_table(results: dict) -> Table | None:
     flops = entry.get('train_flops')
     rows.append(
       (
-        'Single modality' if method == 'unimodal' else str(entry.get('title') or method),
+        _name(method, entry),
         f'{entry.get("num_params") or 0:,}',
         '–' if flops is None else f'{flops / 1e9:,.0f}',
         _seconds(entry.get('train_seconds')),
         _seconds(entry.get('evaluate_seconds')),
-        _seconds(search.get('compile_seconds', 0.0) + sum(_compiling(results, method))),
+        _seconds((search.get('compile_seconds') or 0.0) + sum(_compiling(results, method))),
         _seconds(search.get('wall_seconds')) if searches else '–',
-        _seconds(sum(regimes) + search.get('wall_seconds', 0.0)),
+        _seconds(sum(regimes) + (search.get('wall_seconds') or 0.0)),
       )
     )
   seeds = tables.seeds_text(results)
@@ -268,6 +268,12 @@ def _share(value):
 
 def _points(value):
   return '–' if value is None else f'{100 * value:+.1f}'
+
+
+def _name(method: str, entry: dict) -> str:
+  """What a run is called whose rows may be several."""
+  title = str(entry.get('title') or method)
+  return title if entry.get('modality') is None else f'Single modality{"".join(title.partition(":")[1:])}'
 
 
 def _seconds(value):

@@ -91,7 +91,7 @@ def intervals_table(results: dict) -> Table:
         continue
       text = style.number(found['mean'])
       text += '' if found.get('std') is None else f' ({style.number(found["std"])})'
-      bounds = found.get('ci95_two_way')
+      bounds = found.get('ci95_two_way') and read.within_range(metric, found['ci95_two_way'])
       cells.append(text + (f'\n[{style.number(bounds[0])}, {style.number(bounds[1])}]' if bounds else ''))
     rows.append((read.title(results, method), *cells))
   return Table(
@@ -249,7 +249,8 @@ def estimate(summary, style):
 def _comparison_cell(results, comparison):
   if not comparison:
     return '–'
-  style, ci = read.measure(comparison['metric']), comparison.get('ci95')
+  metric, ci = comparison['metric'], comparison.get('ci95')
+  style, ci = read.measure(metric), ci and read.within_range(metric, ci, difference=True)
   bounds = f'\n[{style.signed(ci[0])}, {style.signed(ci[1])}]' if ci else ''
   return f'{style.signed(comparison["difference"])} {verdict(results, comparison)}{bounds}'
 

@@ -28,6 +28,7 @@ def show(workdir: str | os.PathLike) -> None:
 
 def as_text(results: dict, width: int = 120) -> str:
   """The tables of `results.json` in lines of at most `width` characters; the page has more of them."""
+  results = read.defined(results)
   kind = results.get('data_kind', 'unknown')
   name, tested = results.get('dataset', '?'), results.get('num_test', '?')
   lines = [f'{name} ({kind} data), {tested} test samples, seeds: {tables.seeds_text(results)}\n']

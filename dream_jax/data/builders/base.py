@@ -5,11 +5,13 @@ files on disk and the models' view of them cannot disagree.
 """
 
 import math
+import os
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dream_jax.data import memory
+from dream_jax.data import memory, seals
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec
 
@@ -19,6 +21,13 @@ class _Info(tfds.core.DatasetInfo):
 
   def initialize_from_bucket(self) -> None:
     """Looks nothing up: TFDS would leave an empty temporary folder behind, each time."""
+
+  def write_to_directory(self, dataset_info_dir: Any, all_metadata: bool = True) -> None:
+    """The last that is written before the folder gets its name, so the seal is in it from the first."""
+    super().write_to_directory(dataset_info_dir, all_metadata)
+    builder: Any = self._builder_or_identity
+    seals.refuse_changed(builder.source_paths, builder.sources)
+    seals.write(os.fspath(dataset_info_dir), self.full_name, builder.sources)
 
 
 class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -33,6 +42,8 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   LICENSE = ''
   HOMEPAGE = ''
   notes: tuple[str, ...] = ()  # Lines for the user, set while preparing.
+  source_paths: tuple[str, ...] = ()  # The user's files, and what they were, set before preparing.
+  sources: tuple[seals.Source, ...] = ()
 
   @property
   def dataset_spec(self) -> DatasetSpec:
@@ -69,6 +80,16 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
     del manual_dir, explicit
     return None
+
+  def source_files(self, manual_dir: str, *, explicit: bool = True) -> list[str]:
+    """Every file of the user that is read, found as `find_source` does; none where the builder needs none."""
+    path = self.find_source(manual_dir, explicit=explicit)
+    return [] if path is None else [path]
+
+  @property
+  def published(self) -> tuple[str, ...]:
+    """SHA-256 of source files that are known to be right."""
+    return ()
 
   @classmethod
   def config_from_options(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,9 +28,28 @@ class FileArray:
   def __len__(self) -> int:
     return self.shape[0]
 
-  def __getitem__(self, index) -> np.ndarray:
-    # Mapped for this one read: pages that stayed mapped would count as memory in use until all of the file did.
-    return np.array(np.memmap(self.path, self.dtype, 'r', self.offset, self.shape)[index])
+  def __getitem__(self, index: int | slice) -> np.ndarray:
+    # Read, not mapped: mapped pages count as memory in use, and a file that fails under a map ends the process.
+    rows = range(len(self))[index]
+    if isinstance(rows, int):
+      return self._read(rows, 1)[0]
+    if rows.step != 1:
+      raise IndexError(f'rows {index}; expected one row, or rows that follow one another')
+    return self._read(rows.start, len(rows))
+
+  def _read(self, start: int, count: int) -> np.ndarray:
+    """Rows [count, ...] from `start` on."""
+    values = np.empty((count, *self.shape[1:]), self.dtype)
+    row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+    with open(self.path, 'rb', buffering=0) as file:
+      file.seek(self.offset + start * row_bytes)
+      left = values.reshape(-1).view(np.uint8).data
+      while left.nbytes:
+        size = file.readinto(left)
+        if not size:
+          raise EOFError('it became shorter while it was read')
+        left = left[size:]
+    return values
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     del copy

@@ -5,12 +5,14 @@ are checked here against the shapes a data set declares: files of different data
 in the file and are read row by row. Letters: N samples of a split, T time steps, D feature width.
 """
 
+import collections
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from dream_jax.data import reading
 from dream_jax.data.builders.file_arrays import FileArray, StackedRows
 from dream_jax.data.builders.safe_pickle import load_arrays
 from dream_jax.errors import UserError
@@ -43,6 +45,11 @@ def read_mmsa(
   Raises:
     UserError: not such a file; the message says what was found and what was expected.
   """
+  with reading.naming(path, 'a file of MMSA', 'fetch it again'):
+    return _read(path, shapes, aligned, label_range, unimodal_labels)
+
+
+def _read(path: str, shapes: Mapping[str, tuple[int, int]], aligned: bool, label_range, unimodal_labels: bool) -> dict:
   content = load_arrays(path)
   required = _REQUIRED if aligned else (*_REQUIRED, 'audio_lengths', 'vision_lengths')
   if unimodal_labels:
@@ -60,75 +67,125 @@ def read_mmsa(
       found = f'found {_keys(split)}: is this the file of another data set?'
       raise UserError(f'{path}: split {theirs!r} lacks {", ".join(missing)}, which {kind} files have; {found}')
     splits[ours] = _checked(split, shapes, label_range, f'{path}: split {theirs!r}')
+  for key in ('text_bert', *_TEXTS):
+    having = [theirs for ours, theirs in SPLITS.items() if key in splits[ours]]
+    if having and len(having) < len(SPLITS):
+      raise UserError(
+        f'{path} has {key} in split {having[0]!r} and not in all; expected it in all or none: fetch it again'
+      )
   return splits
 
 
 def samples(
-  split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]], *, unimodal_labels: bool = False
+  path: str, split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]], *, unimodal_labels: bool = False
 ) -> Iterator[dict[str, Any]]:
   """Samples of a split that `read_mmsa` returned: id, modalities [T, D] float32 and their lengths, label and extras.
 
   Values beyond the length are zero. NaN and infinities are left as they are.
+
+  Args:
+    path: the file, for messages.
+    split: as `read_mmsa` returned it.
+    shapes: as there.
+    unimodal_labels: as there.
+
+  Raises:
+    UserError: a row of `text_bert` is not what it should be, or the file cannot be read any more.
   """
-  for i, key in enumerate(split['id']):
-    sample = {'id': key, 'label': np.float32(split['regression_labels'][i])}
-    bert = split['text_bert'][i] if 'text_bert' in split else None
-    # BERT gives padding tokens a state too, so for text only the attention mask tells the length.
-    text_length = int(bert[1].sum()) if bert is not None else 0
-    for name, (longest, _) in shapes.items():
-      frames = np.array(split[name][i], np.float32)
-      length = text_length or _last_frame(frames)
-      if name != 'text':
-        declared = int(split[f'{name}_lengths'][i]) if f'{name}_lengths' in split else length
-        length = max(declared, _last_frame(frames))  # A frame that says something is not padding.
-      length = min(max(length, 1), longest)
-      frames[length:] = 0.0
-      sample |= {name: frames, f'{name}_length': length}
-    sample['text_bert'] = np.zeros((3, shapes['text'][0]), np.int32) if bert is None else np.asarray(bert, np.int32)
-    sample['raw_text'] = str(split['raw_text'][i]) if 'raw_text' in split else ''
-    sample['annotation'] = str(split['annotations'][i]) if 'annotations' in split else ''
-    if unimodal_labels:
-      sample |= {f'label_{name}': np.float32(split[key][i]) for name, key in UNIMODAL_LABELS.items()}
+  for i in range(len(split['id'])):
+    with reading.naming(path, 'a file of MMSA', 'fetch it again'), np.errstate(over='ignore'):
+      sample = _sample(split, i, shapes, f'{path}: row {i}', unimodal_labels)
     yield sample
+
+
+def _sample(split: Mapping[str, Any], i: int, shapes, where: str, unimodal_labels: bool) -> dict[str, Any]:
+  sample = {'id': split['id'][i], 'label': np.float32(split['regression_labels'][i])}
+  bert = _whole(split['text_bert'][i], f'{where} of text_bert') if 'text_bert' in split else None
+  if bert is not None and not ((bert[1] == 0) | (bert[1] == 1)).all():
+    raise UserError(f'{where} of text_bert has an attention mask of other than 0 and 1: fetch the file again')
+  # BERT gives padding tokens a state too, so for text only the attention mask tells the length.
+  text_length = int(bert[1].sum()) if bert is not None else 0
+  for name, (longest, _) in shapes.items():
+    frames = np.array(split[name][i], np.float32)
+    length = text_length or _last_frame(frames)
+    if name != 'text':
+      declared = int(split[f'{name}_lengths'][i]) if f'{name}_lengths' in split else length
+      length = max(declared, _last_frame(frames))  # A frame that says something is not padding.
+    length = min(max(length, 1), longest)
+    frames[length:] = 0.0
+    sample |= {name: frames, f'{name}_length': length}
+  sample['text_bert'] = np.zeros((3, shapes['text'][0]), np.int32) if bert is None else bert
+  sample['raw_text'] = split['raw_text'][i] if 'raw_text' in split else ''
+  sample['annotation'] = split['annotations'][i] if 'annotations' in split else ''
+  if unimodal_labels:
+    sample |= {f'label_{name}': np.float32(split[key][i]) for name, key in UNIMODAL_LABELS.items()}
+  return sample
+
+
+def _whole(values: np.ndarray, where: str) -> np.ndarray:
+  """The values as int32; raises UserError where one is none."""
+  with np.errstate(invalid='ignore'):
+    whole = values.astype(np.int32)
+  if (whole != values).any():
+    raise UserError(f'{where} holds {values[whole != values][0]}; expected whole numbers of 32 bits: fetch it again')
+  return whole
 
 
 def _checked(split: dict[str, Any], shapes, label_range: tuple[float, float], where: str) -> dict[str, Any]:
   """The split with ids as list of str and labels as float32 [N]; raises UserError where anything is off."""
-  ids = [i.decode('utf-8', 'replace') if isinstance(i, bytes) else str(i) for i in split['id']]
+  ids = _texts(split['id'], f'{where}: id')
   if not ids:
     raise UserError(f'{where} is empty')
   odd = next((i for i in ids if not _ID.match(i)), None)
   if odd is not None:
     raise UserError(f'{where} has id {odd!r}; expected VIDEO$_$CLIP')
-  if len(set(ids)) != len(ids):
-    twice = next(i for i in sorted(set(ids)) if ids.count(i) > 1)
-    raise UserError(f'{where} has id {twice!r} more than once; expected every id once')
+  twice = [i for i, count in collections.Counter(ids).items() if count > 1]
+  if twice:
+    raise UserError(f'{where} has id {min(twice)!r} more than once; expected every id once')
   expected = {name: (len(ids), *shape) for name, shape in shapes.items()}
-  for optional in ('audio_lengths', 'vision_lengths', *_TEXTS):
-    if optional in split:
-      expected[optional] = (len(ids),)
+  lengths = [key for key in ('audio_lengths', 'vision_lengths') if key in split]
+  labels = [key for key in ('regression_labels', *UNIMODAL_LABELS.values()) if key in split]
+  expected |= {key: (len(ids),) for key in (*lengths, *labels)}
   if 'text_bert' in split:
     expected['text_bert'] = (len(ids), 3, shapes['text'][0])
-  labels = [key for key in ('regression_labels', *UNIMODAL_LABELS.values()) if key in split]
-  expected |= {key: (len(ids),) for key in labels}
   checked = dict(split, id=ids)
   for key, shape in expected.items():
     values = _as_array(split[key], f'{where}: {key}')
-    if len(shape) == 1:  # Small, and read by row often.
-      values = np.asarray(values)
-      values = values[:, 0] if key in labels and values.shape == (len(ids), 1) else values
-    if values.shape != shape:
+    found = values.shape[:1] if key in labels and values.shape == (len(ids), 1) else values.shape
+    if found != shape:
       question = 'is this the file of another data set?'
       raise UserError(f'{where}: {key} has shape {values.shape}; expected {shape}: {question}')
-    if key not in _TEXTS and values.dtype.kind not in 'fiu':
+    if values.dtype.kind not in 'fiu':
       raise UserError(f'{where}: {key} holds {values.dtype}; expected numbers')
-    checked[key] = values
+    # What is small is read by row often.
+    checked[key] = np.asarray(values).reshape(shape) if len(shape) == 1 else values
+  for key in _TEXTS:
+    if key in split:
+      checked[key] = _texts(split[key], f'{where}: {key}', also=(int, float, type(None)))
+      if len(checked[key]) != len(ids):
+        raise UserError(f'{where}: {key} has {len(checked[key])} rows; expected {len(ids)}')
+  for key in lengths:
+    _whole(checked[key], f'{where}: {key}')
+    if (checked[key] < 0).any():
+      raise UserError(
+        f'{where}: {key} has {checked[key].min()} in it; expected numbers of frames: fetch the file again'
+      )
   low, high = label_range
   for key in labels:
     values = checked[key]
     if not (np.isfinite(values).all() and values.min() >= low - 1e-6 and values.max() <= high + 1e-6):
       raise UserError(f'{where}: {key} lie in [{values.min()}, {values.max()}]; expected [{low}, {high}]')
   return checked
+
+
+def _texts(values: Any, where: str, also: tuple[type, ...] = ()) -> list[str]:
+  """A list or an array of texts, each exactly as in the file, values of the types in `also` as Python writes them."""
+  if isinstance(values, np.ndarray | FileArray) and len(values.shape) == 1:
+    values = np.asarray(values).tolist()
+  if not isinstance(values, list | tuple):
+    raise UserError(f'{where} is a {type(values).__name__}; expected a list of texts')
+  values = [str(value) if isinstance(value, also) else value for value in values]
+  return [reading.exact_text(value, f'{where} of row {i}') for i, value in enumerate(values)]
 
 
 def _as_array(values: Any, where: str) -> np.ndarray | FileArray | StackedRows:

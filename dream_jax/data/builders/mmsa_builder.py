@@ -1,7 +1,7 @@
 """What the data sets of MMSA's feature files have in common: a builder states files and shapes, the rest is here."""
 
+import collections
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator
 from typing import ClassVar, cast
@@ -9,6 +9,7 @@ from typing import ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dream_jax.data import seals
 from dream_jax.data.builders import mmsa, source_file
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.spec import DatasetSpec, ModalitySpec
@@ -114,6 +115,10 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
       explicit=explicit,
     )
 
+  @property
+  def published(self) -> tuple[str, ...]:
+    return (self.own_config.sha256,)
+
   def _split_generators(self, dl_manager):
     config = self.own_config
     path = self.find_source(os.fspath(dl_manager.manual_dir))
@@ -125,12 +130,16 @@ class MmsaBuilder(ModalityBuilder, skip_registration=True):
       unimodal_labels=self.UNIMODAL_LABELS,
     )
     self.require_memory(sum(len(split['id']) for split in splits.values()))
-    if _sha256(path) != config.sha256:
+    if seals.digest(path) != config.sha256:
       self.notes = (f'note: {path} is not the published file (sha256 differs); its content was checked and is used',)
-    return {name: self._generate_examples(split) for name, split in splits.items()}
+    counts = collections.Counter(key for split in splits.values() for key in split['id'])
+    twice = [key for key, count in counts.items() if count > 1]
+    if twice:
+      self.notes += (f'note: {len(twice)} ids are in more than one split of {path}, such as {min(twice)}',)
+    return {name: self._generate_examples(path, split) for name, split in splits.items()}
 
-  def _generate_examples(self, split) -> Iterator[tuple[str, dict]]:
-    for sample in mmsa.samples(split, self.own_config.by_name, unimodal_labels=self.UNIMODAL_LABELS):
+  def _generate_examples(self, path, split) -> Iterator[tuple[str, dict]]:
+    for sample in mmsa.samples(path, split, self.own_config.by_name, unimodal_labels=self.UNIMODAL_LABELS):
       yield sample['id'], sample
 
 
@@ -150,8 +159,3 @@ def instructions(builder: str, folder: str, rows: tuple[int, int, int], configs:
   ]
   lines += [f'  {c.name}: {c.layout}' + ('' if c.aligned else ', audio_lengths, vision_lengths [N]') for c in configs]
   return '\n'.join(lines)
-
-
-def _sha256(path: str) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()

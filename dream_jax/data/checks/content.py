@@ -6,6 +6,7 @@ arrive so. A modality of one number per sample or frame is the exception: there,
 Dimension letters: n samples of a split, T time, D features.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,7 +46,7 @@ def filled(modality: ModalitySpec, split: Split) -> np.ndarray:
   values, within = split.features[modality.name], inside(modality, split)
   if modality.kind == 'tokens':
     return np.asarray(within & (values != 0) & (values != modality.unk_id))
-  values = values.reshape(*within.shape, -1)
+  values = values.reshape(*within.shape, math.prod(values.shape[1 + modality.has_length :]))
   if values.shape[-1] == 1 and not modality.has_length:
     return within
   # True of nearly all; only the others are read in full.

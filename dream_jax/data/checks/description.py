@@ -4,10 +4,11 @@ import textwrap
 from collections.abc import Iterator
 
 from dream_jax.data.checks import verdict
-from dream_jax.data.checks.advice import advise, factor
+from dream_jax.data.checks.advice import advise
 from dream_jax.data.checks.duplicates import WHOLE
 from dream_jax.data.checks.inspection import Findings
 from dream_jax.data.checks.probe import Score
+from dream_jax.data.checks.words import factor, percent
 from dream_jax.layout import Table
 
 WIDTH = 110
@@ -200,7 +201,7 @@ def _order(findings: Findings, score: Score) -> str:
     return '–'
   if findings.task == 'regression':
     return f'{score.order:.2f} [{score.order_low:.2f}, {score.order_high:.2f}]'
-  return f'{100 * score.order:.0f} %'
+  return percent(score.order)
 
 
 def _verdict(findings: Findings) -> list[str]:
@@ -237,7 +238,4 @@ def _count(count: int, size: int) -> str:
 
 
 def _percent(share: float) -> str:
-  percent = 100 * share
-  if 0 < percent < 0.1:
-    return '< 0.1 %'
-  return f'{percent:.1f} %' if 0 < percent < 10 else f'{percent:.0f} %'
+  return percent(share, fine_below=10.0)

@@ -10,12 +10,14 @@ import numpy as np
 
 from dream_jax.data.checks import content, duplicates
 from dream_jax.data.checks.duplicates import Conflicts, RepeatedIds, Repeats
+from dream_jax.data.checks.padding import Padding, foreign_padding, padded
 from dream_jax.data.checks.probe import Probes, probe
 from dream_jax.data.datasets import Dataset, Split
 from dream_jax.data.prepare import SMALLEST_STD
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 BINS = 5
+_WHOLE_IN_FLOAT32 = 2.0**24  # From here on neighbours among whole numbers become one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Values:
   Attributes:
     frames: number of frames (vectors, images) observed.
     low: smallest value; `high`, `mean` and `std` likewise over all features.
-    constant: positions of features (image: channels) that do not vary.
+    constant: positions of features (image: channels) that do not vary, or less than training rescales.
+    narrow: those of them whose values are large and hardly differ, or so large that float32 could not tell.
+    tiny: those of them that vary around 0, by less than a millionth.
     widest: position of the feature with the largest standard deviation; -1 where none varies.
     narrowest: of the one with the smallest that still varies.
     scale_ratio: the one deviation over the other; 1 where none varies.
@@ -47,6 +51,8 @@ class Values:
   mean: float
   std: float
   constant: tuple[int, ...]
+  narrow: tuple[int, ...]
+  tiny: tuple[int, ...]
   widest: int
   narrowest: int
   scale_ratio: float
@@ -57,7 +63,7 @@ class Tokens:
   """Use of token ids.
 
   Attributes:
-    distinct: number of different ids in the training split, without padding and unknown.
+    distinct: number of different ids in the training split, without unknown and what pads (`ModalityFindings.padding`).
     unknown: split -> share of tokens that are the unknown id, in samples that have the modality.
     unseen: split -> share of the known tokens whose id is not in the training split.
   """
@@ -74,10 +80,13 @@ class ModalityFindings:
   Attributes:
     name: as in the data set; `kind`, `shape` and `vocab_size` likewise.
     non_finite: number of NaN and infinite source values in all splits.
+    lost_frames: number of frames (vectors, images) that became zeros because of them.
+    frames: number of frames (vectors, images) in all splits.
     empty: split -> number of samples in which everything is zero (tokens: unknown): probably missing.
     empty_frames: split -> share of frames, inside the lengths of the other samples, that are all zero; {} where frames
       cannot tell.
     lengths: split -> lengths; {} where there are none.
+    padding: what training samples seem to be padded with, if it is read as content; None if nothing is seen.
     values: None for tokens.
     tokens: None for all else.
   """
@@ -87,9 +96,12 @@ class ModalityFindings:
   shape: tuple[int, ...]
   vocab_size: int
   non_finite: int
+  lost_frames: int
+  frames: int
   empty: Mapping[str, int]
   empty_frames: Mapping[str, float]
   lengths: Mapping[str, Lengths]
+  padding: Padding | None
   values: Values | None
   tokens: Tokens | None
 
@@ -172,7 +184,7 @@ def inspect(dataset: Dataset) -> Findings:
     task=spec.task,
     label_range=spec.label_range,
     sizes={name: len(split) for name, split in splits.items()},
-    modalities=tuple(_modality(m, splits, dataset.non_finite.get(m.name, 0)) for m in spec.modalities),
+    modalities=tuple(_modality(m, dataset) for m in spec.modalities),
     target=_target(spec, splits, usable),
     repeats=repeats,
     conflicts=conflicts,
@@ -181,9 +193,10 @@ def inspect(dataset: Dataset) -> Findings:
   )
 
 
-def _modality(modality: ModalitySpec, splits: Mapping[str, Split], non_finite: int) -> ModalityFindings:
+def _modality(modality: ModalitySpec, dataset: Dataset) -> ModalityFindings:
+  splits = dataset.splits
   empty = {name: content.empty(modality, split) for name, split in splits.items()}
-  frames = {}
+  frames, padding = {}, foreign_padding(modality, splits['train'])
   if content.can_lack_frames(modality):
     frames = {name: _empty_frames(modality, split, empty[name]) for name, split in splits.items()}
   return ModalityFindings(
@@ -191,12 +204,15 @@ def _modality(modality: ModalitySpec, splits: Mapping[str, Split], non_finite: i
     kind=modality.kind,
     shape=modality.shape,
     vocab_size=modality.vocab_size,
-    non_finite=non_finite,
+    non_finite=dataset.non_finite.get(modality.name, 0),
+    lost_frames=dataset.lost_frames.get(modality.name, 0),
+    frames=sum(int(content.inside(modality, split).sum()) for split in splits.values()),
     empty={name: int(e.sum()) for name, e in empty.items()},
     empty_frames=frames,
     lengths={n: _lengths(modality, s) for n, s in splits.items() if len(s)} if modality.has_length else {},
+    padding=padding,
     values=None if modality.kind == 'tokens' else _values(modality, splits['train']),
-    tokens=_tokens(modality, splits) if modality.kind == 'tokens' else None,
+    tokens=_tokens(modality, splits, padding) if modality.kind == 'tokens' else None,
   )
 
 
@@ -222,12 +238,14 @@ def _values(modality: ModalitySpec, split: Split) -> Values:
     count, total = count + len(values), total + values.sum(0)
     low, high = np.minimum(low, values.min(0, initial=np.inf)), np.maximum(high, values.max(0, initial=-np.inf))
   if not count:
-    return Values(0, 0.0, 0.0, 0.0, 0.0, tuple(range(width)), -1, -1, 1.0)
+    return Values(0, 0.0, 0.0, 0.0, 0.0, tuple(range(width)), (), (), -1, -1, 1.0)
   mean, squares = total / count, np.zeros(width)
   for rows in content.chunks(len(x)):
     squares += ((x[rows][seen[rows]].reshape(-1, width) - mean) ** 2).sum(0)
   std = np.sqrt(squares / count)
   constant = std <= SMALLEST_STD * np.maximum(np.abs(mean), 1.0)
+  size, hardly = np.abs(mean), constant & (low < high)
+  narrow = (hardly & (size >= 1)) | (constant & (size >= _WHOLE_IN_FLOAT32))
   varying = np.where(constant, np.nan, std)
   widest, narrowest = (-1, -1) if constant.all() else (int(np.nanargmax(varying)), int(np.nanargmin(varying)))
   return Values(
@@ -237,19 +255,23 @@ def _values(modality: ModalitySpec, split: Split) -> Values:
     mean=float(mean.mean()),
     std=float(np.sqrt((std**2).mean() + mean.var())),
     constant=tuple(np.flatnonzero(constant).tolist()),
+    narrow=tuple(np.flatnonzero(narrow).tolist()),
+    tiny=tuple(np.flatnonzero(hardly & ~narrow).tolist()),
     widest=widest,
     narrowest=narrowest,
     scale_ratio=1.0 if widest < 0 else float(std[widest] / std[narrowest]),
   )
 
 
-def _tokens(modality: ModalitySpec, splits: Mapping[str, Split]) -> Tokens:
+def _tokens(modality: ModalitySpec, splits: Mapping[str, Split], padding: Padding | None) -> Tokens:
   unknown, unseen = {}, {}
   known_ids = np.zeros(0, np.int32)
   for name, split in splits.items():  # 'train' is the first.
     ids = split.features[modality.name]
     # A sample of nothing but unknown ids lacks the modality: that says nothing about the vocabulary.
     within = content.inside(modality, split) & (ids != 0) & ~content.empty(modality, split)[:, None]
+    if padding is not None:
+      within &= ~padded(modality, split, padding)
     known = ids[within & (ids != modality.unk_id)]
     if name == 'train':
       known_ids = np.unique(known)

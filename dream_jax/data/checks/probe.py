@@ -23,6 +23,7 @@ MAX_TRAIN = 20_000
 _STRENGTHS = 10.0 ** np.arange(3, -5, -1)  # In units of the features' mean variance, the strongest first.
 _SHUFFLES = 999
 _Z95 = 1.959964
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,10 @@ def probe(spec: DatasetSpec, train: Split, validation: Split, *, max_train: int 
       metric,
       higher,
     )
+  for name, split in (('training', train), ('validation', validation)):
+    if len(split) and (split.label == split.label[0]).all():
+      one = _only_label(spec, split.label[0])
+      return Probes(f'their worth cannot be told: {name} holds {one}', metric, higher)
   left_out = max(0, len(train) - max_train)
   if left_out:
     train = content.select(train, np.sort(np.random.default_rng(0).choice(len(train), max_train, replace=False)))
@@ -121,6 +126,15 @@ def probe(spec: DatasetSpec, train: Split, validation: Split, *, max_train: int 
     modalities={name: _score(spec, prediction, truth) for name, prediction in alone.items()},
     together=_score(spec, together, truth),
   )
+
+
+def _only_label(spec: DatasetSpec, label: np.ndarray) -> str:
+  """What a split holds whose labels are all the same."""
+  if spec.task == 'regression':
+    return f'one label, {float(label):g}'
+  if spec.task == 'multilabel':
+    return 'one combination of labels' if label.any() else 'no label at all'
+  return f'one class, {spec.class_names[label] if label < len(spec.class_names) else int(label)}'
 
 
 def fit_predict(
@@ -183,6 +197,7 @@ def _shift(spec: DatasetSpec, held_out: np.ndarray, target: np.ndarray) -> float
 
 
 def _score(spec: DatasetSpec, prediction: np.ndarray, truth: np.ndarray) -> Score:
+  prediction = prediction.clip(-_LARGEST, _LARGEST)  # Labels of that size are predicted beyond it.
   scores = metrics.sample_scores(spec, prediction, truth)
   if spec.task in ('binary', 'multiclass'):
     # Wilson's interval is not empty where all or none are right, as the normal one would be.

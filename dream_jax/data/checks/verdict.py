@@ -2,6 +2,7 @@
 
 from dream_jax.data.checks.inspection import Findings
 from dream_jax.data.checks.probe import Probes, Score
+from dream_jax.data.checks.words import percent
 
 _CHANCE = 0.05  # Largest p value that counts as information.
 _STRONG, _USEFUL = 0.5, 0.2  # Shares of the way from guessing to perfect.
@@ -16,7 +17,7 @@ def level(probes: Probes, score: Score) -> str:
       return 'nothing'
     return _grade(score.order, _STRONG_CORRELATION, _USEFUL_CORRELATION)
   guess = probes.baseline.value
-  if score.low > guess:
+  if probes.perfect > guess and score.low > guess:
     return _grade((score.value - guess) / (probes.perfect - guess), _STRONG, _USEFUL)
   return 'hint' if score.p <= _CHANCE else 'nothing'
 
@@ -25,7 +26,8 @@ def measured(probes: Probes, score: Score) -> str:
   """A score with its interval as people write it: '76 % [71, 81]', '0.54 [0.48, 0.61]'."""
   if probes.metric == 'mae':
     return f'{score.value:.3g} [{score.low:.3g}, {score.high:.3g}]'
-  return f'{100 * score.value:.0f} % [{100 * score.low:.0f}, {100 * score.high:.0f}]'
+  low, high = (percent(bound).removesuffix(' %') for bound in (score.low, score.high))
+  return f'{percent(score.value)} [{low}, {high}]'
 
 
 def guess_in_words(findings: Findings) -> str:
@@ -66,8 +68,10 @@ def sentences(findings: Findings) -> tuple[str, ...]:
       if probes.metric == 'mae'
       else f'weak, but better than {guess}.',
       'hint': f'not clearly better than {guess} ({value}), but it tells something: it puts samples in a better order '
-      f'than chance ({100 * (score.order or 0.0):.0f} % of pairs).',
-      'nothing': f'worse than {guess} ({value}): what it shows in training does not hold in validation.'
+      f'than chance ({percent(score.order or 0.0)} of pairs).',
+      'nothing': f'more cannot be told: {guess} scores as well as faultless answers would ({value}).'
+      if probes.metric != 'mae' and probes.perfect <= probes.baseline.value
+      else f'worse than {guess} ({value}): what it shows in training does not hold in validation.'
       if probes.metric != 'mae' and score.high < probes.baseline.value
       else f'not distinguishable from {guess} ({value}).',
     }[found]

@@ -57,7 +57,7 @@ class SingleModalities(SeparateHeads):
   @nn.nowrap
   def owners(self, params: Any) -> Any:
     """The index of the modality of each encoder, -1 for the heads: an axis M of all."""
-    indices = {name: i for i, name in enumerate(self.spec.names)}
+    indices = {m.inside: i for i, m in enumerate(self.spec.modalities)}
 
     def owner(path, _):
       return indices[path[1].key] if path[0].key == 'encoders' else -1

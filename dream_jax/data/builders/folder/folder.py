@@ -6,7 +6,6 @@ decides what goes where; here samples are written. Memory holds labels, ids and 
 
 import dataclasses
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from typing import ClassVar, cast
@@ -14,11 +13,12 @@ from typing import ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dream_jax.data import seals
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.folder.description import FILE, SPLITS, Description, Modality, read_description
 from dream_jax.data.builders.folder.index import Rows, make_index, split_sizes
 from dream_jax.data.builders.folder.survey import Survey, length_array, survey_folder
-from dream_jax.data.builders.folder.tables import NULL_TOKEN
+from dream_jax.data.builders.folder.tables import NULL_TOKEN, Resolution
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -65,6 +65,11 @@ class Folder(ModalityBuilder):
     del manual_dir, explicit
     return self._survey.description.folder
 
+  def source_files(self, manual_dir: str, *, explicit: bool = True) -> list[str]:
+    del manual_dir, explicit
+    description = self._survey.description
+    return [description.path, *description.files]
+
   def _split_generators(self, dl_manager):
     del dl_manager
     index = make_index(self._survey)
@@ -73,7 +78,8 @@ class Folder(ModalityBuilder):
     return {split: self._generate_examples(split, index) for split in SPLITS}
 
   def _generate_examples(self, split: str, index: list[Rows]) -> Iterator[tuple[str, dict]]:
-    modalities, wanted = self._survey.spec.modalities, [self._survey.wanted(n) for n in self._survey.spec.names]
+    modalities = self._survey.spec.modalities
+    wanted = [dataclasses.replace(self._survey.wanted(m.name), resolution=Resolution()) for m in modalities]
     for table, rows in zip(self._survey.tables, index, strict=True):
       chosen = rows.splits == SPLITS.index(split)
       if not chosen.any():
@@ -84,6 +90,8 @@ class Folder(ModalityBuilder):
         sample = {'id': rows.ids[row], 'label': rows.labels[row]}
         for m, array, value in zip(modalities, wanted, values, strict=True):
           where = f'{table.where(array.array)}, row {row}'
+          if m.has_length:
+            _check_end(m, value, rows.declared[m.name][row], where)
           value = None if rows.absent[m.name][row] else value
           if m.has_length:
             length = rows.lengths[m.name][row]
@@ -92,15 +100,42 @@ class Folder(ModalityBuilder):
           else:
             sample[m.name] = _whole(m, value, where)
         yield sample['id'], sample
+      for array in wanted:
+        assert array.resolution is not None
+        array.resolution.check(table.where(array.array))
 
 
 def _digest(description: Description) -> str:
-  """Of `dataset.toml` and of name, size and time of every data file: what changed is prepared anew."""
+  """Of `dataset.toml` and of name and content of every data file: what changed is prepared anew, and nothing else."""
   digest = hashlib.sha256(description.text.encode())
   for path in description.files:
-    found = os.stat(path)
-    digest.update(f'\0{description.relative(path)}\0{found.st_size}\0{found.st_mtime_ns}'.encode())
+    name = description.relative(path).encode('utf-8', 'surrogateescape')
+    digest.update(b'\0' + name + b'\0' + seals.digest(path).encode())
   return digest.hexdigest()[:12]
+
+
+def _check_end(m: ModalitySpec, value: np.ndarray, length: int, where: str) -> None:
+  """Refuses content behind the declared length: either the length is wrong, or the padding is in front.
+
+  Raises:
+    UserError: there is some.
+  """
+  kept, rest = _filled(m, value[:length]), _filled(m, value[length:])
+  filled = np.flatnonzero(rest)
+  # Whoever gives lengths may pad with anything, but always with the same, and behind the content.
+  one_value = len(filled) == len(rest) and (value[length:] == value[length : length + 1]).all()
+  if len(filled) and not (one_value and length and kept[0]):
+    noun = 'token' if m.kind == 'tokens' else 'frame'
+    raise UserError(
+      f'{where} has content in {noun} {length + filled[-1]}, beyond its length of {length}; mend the lengths, or, where'
+      ' padding stands in front, move the content to the front'
+    )
+
+
+def _filled(m: ModalitySpec, value: np.ndarray) -> np.ndarray:
+  """Which frames or tokens hold something else than zeros and nothing, bool [T]."""
+  content = (value != 0) & (value != NULL_TOKEN) if m.kind == 'tokens' else (value != 0) & ~np.isnan(value)
+  return content.any(tuple(range(1, content.ndim)))
 
 
 def _padded(m: ModalitySpec, value: np.ndarray | None, length: int, where: str) -> np.ndarray:

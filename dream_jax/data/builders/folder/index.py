@@ -9,7 +9,7 @@ import numpy as np
 from dream_jax.data.builders.folder import labels
 from dream_jax.data.builders.folder.description import SPLITS, Description, split_named
 from dream_jax.data.builders.folder.survey import Survey, row_lengths
-from dream_jax.data.builders.folder.tables import Table
+from dream_jax.data.builders.folder.tables import Table, as_text
 from dream_jax.errors import UserError
 
 _FEWEST = 2  # Samples of a split: a swap needs another sample to take from.
@@ -26,6 +26,7 @@ class Rows:
     absent: modality -> which samples lack it, bool [N].
     lengths: modality -> frames or tokens that are kept, [N] int64, at least 1: a sample that lacks the modality has the
       length of another.
+    declared: modality -> frames or tokens that its source says a sample has, [N] int64.
     cut: modality -> number of samples longer than its max_length.
   """
 
@@ -34,6 +35,7 @@ class Rows:
   labels: np.ndarray
   absent: dict[str, np.ndarray]
   lengths: dict[str, np.ndarray]
+  declared: dict[str, np.ndarray]
   cut: dict[str, int]
 
 
@@ -86,12 +88,13 @@ def _rows_of(survey: Survey, table: Table, homes: dict[str, str]) -> Rows:
           f'{table.where(description.group)}: row {row} puts group {group!r} into split {split}, other rows into '
           f'{homes[group]}; expected one split a group: change splits, or remove group from {description.path}'
         )
-  absent, lengths, cut = {}, {}, {}
+  absent, lengths, declared, cut = {}, {}, {}, {}
   for modality in description.modalities:
     name = modality.name
     if modality.has_length:
       found = row_lengths(modality, survey.wanted(name), table)
       most = survey.spec.modalities[survey.spec.index(name)].shape[0]
+      declared[name] = found
       lengths[name], cut[name] = np.minimum(found, most), int((found > most).sum())
       absent[name] = found == 0
     else:
@@ -102,6 +105,7 @@ def _rows_of(survey: Survey, table: Table, homes: dict[str, str]) -> Rows:
     labels=labels.read_labels(description, survey.spec, table),
     absent=absent,
     lengths=lengths,
+    declared=declared,
     cut=cut,
   )
 
@@ -115,8 +119,8 @@ def _places(description: Description, table: Table) -> list[str]:
 def _names(name: str, table: Table) -> Iterator[str]:
   """Every row of an array of texts or whole numbers, as text."""
   for row, value in enumerate(table.values(name)):
-    text = value.decode('utf-8', 'replace') if isinstance(value, bytes) else str(value)
-    if value is None or not text:
+    text = as_text(value, table.where(name), row)
+    if value is None or not text.strip():
       raise UserError(f'{table.where(name)} is empty in row {row}; expected a text or whole number in every row')
     yield text
 

@@ -1,17 +1,21 @@
 """Targets of every task: what the label array may hold, and what becomes of it."""
 
-from collections.abc import Iterator, Sequence
+import decimal
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from dream_jax.data.builders.folder.description import Description
-from dream_jax.data.builders.folder.tables import NUMBERS, Table
+from dream_jax.data.builders.folder.tables import NUMBERS, Table, as_text
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec
 from dream_jax.suggest import did_you_mean
 
 _LARGEST = float(np.finfo(np.float32).max)
+# What libraries write for nothing when they turn a column into text.
+_NOTHING = ('nan', 'NaN', 'NAN', 'None', 'NA', 'N/A', '<NA>', 'NaT', 'null', 'NULL')
 
 
 def outputs_of(description: Description, tables: Sequence[Table]) -> tuple[int, tuple[str, ...]]:
@@ -23,18 +27,21 @@ def outputs_of(description: Description, tables: Sequence[Table]) -> tuple[int, 
   task, classes = description.task, description.classes
   for table in tables:
     _check_layout(description, table)
+  kinds = {table.layout(description.label).kind == 'text' for table in tables}
+  if len(kinds) > 1:
+    raise UserError(f'{description.path}: label {description.label!r} is text in some files and numbers in others')
+  if classes and kinds == {False}:
+    _check_places(description)
   if task in ('regression', 'binary'):
     return 1, classes
   if classes:
     return len(classes), classes
-  kinds = {table.layout(description.label).kind == 'text' for table in tables}
-  if len(kinds) > 1:
-    raise UserError(f'{description.path}: label {description.label!r} is text in some files and numbers in others')
   first = tables[0].where(description.label)
   if kinds == {True}:
     found = {v for t in tables for _, value in _values(description, t) for v in np.atleast_1d(value).tolist()}
     if len(found) < 2:
       raise UserError(f'{first} holds {len(found)} different names; expected at least 2')
+    _check_alike(found, first)
     return len(found), tuple(sorted(found))
   if task == 'multilabel':
     widths = {len(value) for t in tables for _, value in _values(description, t)}
@@ -91,6 +98,32 @@ def _check_layout(description: Description, table: Table) -> None:
     raise UserError(f'{where} has shape [N, {sizes}]; expected [N], one target a sample{hint}')
 
 
+def _check_places(description: Description) -> None:
+  """Refuses names of classes that are numbers, where labels are numbers too and stand for places."""
+  for place, name in enumerate(description.classes):
+    try:
+      number = float(name)
+    except ValueError:
+      continue
+    if number != place:
+      raise UserError(
+        f'{description.path}: class {name!r} stands at place {place} of classes, and the labels are numbers, which '
+        f'mean places: {place} would be read as {name!r}; write labels as text, or call classes by words'
+      )
+
+
+def _check_alike(names: Iterable[str], where: str) -> None:
+  """Refuses names that a reader cannot tell apart."""
+  seen: dict[str, str] = {}
+  for name in sorted(names):
+    shown = ''.join(c for c in unicodedata.normalize('NFKC', name) if unicodedata.category(c) != 'Cf')
+    other = seen.setdefault(' '.join(shown.split()), name)
+    if other != name:
+      raise UserError(
+        f'{where} holds {other!r} and {name!r}, which look alike and would be two classes; write them the same way'
+      )
+
+
 def _values(description: Description, table: Table) -> Iterator[tuple[int, Any]]:
   """(row, label) of one file, a number, a text or a list of them."""
   for row, value in enumerate(table.values(description.label)):
@@ -100,14 +133,25 @@ def _values(description: Description, table: Table) -> Iterator[tuple[int, Any]]
       raise UserError(
         f'{table.where(description.label)} is null in row {row}; expected a target in every row: leave such rows out'
       )
-    yield row, _text(value)
+    yield row, _plain(value, description, table, row)
 
 
-def _text(value: Any) -> Any:
-  """Bytes as text, also inside a list."""
+def _plain(value: Any, description: Description, table: Table, row: int) -> Any:
+  """Bytes as text and decimals as numbers, also inside a list; a name that says nothing is refused."""
   if isinstance(value, list):
-    return [_text(v) for v in value]
-  return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
+    return [_plain(v, description, table, row) for v in value]
+  if isinstance(value, decimal.Decimal):
+    return int(value) if value == value.to_integral_value() else float(value)
+  if not isinstance(value, str | bytes):
+    return value
+  text = as_text(value, table.where(description.label), row)
+  if not text.strip():
+    raise _fault(text, table, description, row, 'a target in every row: leave such rows out')
+  if text in _NOTHING and text not in description.classes:
+    raise _fault(
+      text, table, description, row, 'a target in every row: leave such rows out, or name it in classes if it is one'
+    )
+  return text
 
 
 def _fault(value: Any, table: Table, description: Description, row: int, expected: str) -> UserError:
@@ -118,7 +162,8 @@ def _number(value, spec, table, description, row) -> float:
   low, high = spec.label_range
   if not abs(value) <= _LARGEST:  # Also false for NaN.
     raise _fault(value, table, description, row, 'a finite number: leave such rows out')
-  if low < high and not low <= value <= high:
+  # As float32, which is what is stored: its 0.6 is a little more than 0.6.
+  if low < high and not np.float32(low) <= np.float32(value) <= np.float32(high):
     raise _fault(value, table, description, row, f'label_range = [{low:g}, {high:g}]')
   return value
 

@@ -16,6 +16,7 @@ from dream_jax.errors import UserError
 _EXPECTED = 'an .npz file of numpy.savez or numpy.savez_compressed'
 _KINDS = {'i': 'integer', 'u': 'integer', 'f': 'number', 'b': 'boolean', 'U': 'text', 'S': 'text', 'O': 'object'}
 _SUFFIX = '.npy'
+_MOST_INT = np.iinfo(np.int64).max
 
 
 class NpzTable(Table):
@@ -32,12 +33,18 @@ class NpzTable(Table):
     self._shapes: dict[str, tuple[int, ...]] = {}
     self._dtypes: dict[str, np.dtype] = {}
     with naming_damage(path, _EXPECTED), zipfile.ZipFile(path) as archive:
-      for member in archive.namelist():
-        if member.endswith(_SUFFIX):
-          with archive.open(member) as stream:
-            shape, _, dtype = _read_header(stream)
-          name = member.removesuffix(_SUFFIX)
-          self._shapes[name], self._dtypes[name] = shape, dtype
+      for member in archive.infolist():
+        if not member.filename.endswith(_SUFFIX):
+          continue
+        name = member.filename.removesuffix(_SUFFIX)
+        if name in self._shapes:
+          raise UserError(f'{path}: array {name!r} is there twice; expected every name once: write the file again')
+        with archive.open(member) as stream:
+          shape, _, dtype = _read_header(stream)
+          size = stream.tell() + math.prod(shape) * dtype.itemsize
+        if size != member.file_size and not dtype.hasobject:
+          raise ValueError(f'array {name!r} has {member.file_size} bytes, its header says {size}')
+        self._shapes[name], self._dtypes[name] = shape, dtype
     layouts = {n: Layout(_KINDS.get(d.kind, str(d)), self._shapes[n][1:]) for n, d in self._dtypes.items()}
     super().__init__(path, 0, layouts)
 
@@ -74,8 +81,12 @@ class NpzTable(Table):
       for w, chunk in zip(wanted, chunks, strict=True):
         if chunk.ndim == len(w.shape):
           chunk = chunk[..., None]
+        if w.integers and chunk.dtype == np.uint64 and (chunk > _MOST_INT).any():
+          raise UserError(f'{self.where(w.array)} holds {chunk.max()}; expected token ids below 2^31')
         with np.errstate(over='ignore'):  # Beyond float32 is infinite, and counted as such when the data are read.
-          converted.append(chunk.astype(np.int64 if w.integers else np.float32))
+          converted.append(chunk.astype(np.int64) if w.integers else chunk.astype(np.float32))
+        if w.resolution is not None:
+          w.resolution.see(chunk, converted[-1])
       yield from zip(*converted, strict=True)
 
   def sizes(self, name: str, rank: int) -> tuple[int, ...]:
@@ -92,6 +103,7 @@ class NpzTable(Table):
   def _chunks(self, names: Sequence[str]) -> Iterator[list[np.ndarray]]:
     """Consecutive rows of several arrays at a time, each [n, ...]."""
     row_bytes = sum(math.prod(self._shapes[n][1:]) * self._dtypes[n].itemsize for n in names)
+    memory.require(row_bytes, f'reading one row of {self.path}')
     step = rows_at_once(row_bytes)
     with naming_damage(self.path, _EXPECTED), zipfile.ZipFile(self.path) as archive, contextlib.ExitStack() as stack:
       readers = [_Reader(stack.enter_context(archive.open(name + _SUFFIX)), self.where(name)) for name in names]

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dream_jax.data import memory
 from dream_jax.data.builders.folder import labels
-from dream_jax.data.builders.folder.description import Description, Modality
+from dream_jax.data.builders.folder.description import Description, Modality, length_names
 from dream_jax.data.builders.folder.tables import NULL_TOKEN, NUMBERS, Table, Wanted, open_table
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
@@ -21,6 +22,13 @@ _AXES = {
   'image': '[N, H, W, C], or [N, H, W] for C = 1',
 }
 _MOST_IDS = 2**31 - 1  # Ids are int32.
+_ID_BYTES = 4 * 32 * 6  # Of one row of a table of vectors, its averages and its optimizer, at the default width.
+# How to make numbers of what has some.
+_CONVERT = {
+  'time': '; write them as numbers, such as days since the first',
+  'structs': '; write each field as a column, or all as one list',
+  'text': '; write text as token ids, categories as numbers',
+}
 _RANKS = {'sequence': 2, 'vector': 1, 'tokens': 1, 'image': 3}
 
 
@@ -62,7 +70,9 @@ def survey_folder(description: Description) -> Survey:
   num_outputs, class_names = labels.outputs_of(description, tables)
   spec = DatasetSpec(
     name=description.name,
-    modalities=tuple(_modality_spec(m, tables) for m in description.modalities),
+    modalities=tuple(
+      dataclasses.replace(_modality_spec(m, tables), key=f'slot{i}') for i, m in enumerate(description.modalities)
+    ),
     task=description.task,
     num_outputs=num_outputs,
     data_kind=description.data_kind,
@@ -81,8 +91,7 @@ def length_array(modality: Modality, table: Table) -> str | None:
   if modality.length:
     table.layout(modality.length)
     return modality.length
-  candidates = [f'{n}_{end}' for n in (modality.name, modality.array) for end in ('length', 'lengths')]
-  return next((c for c in candidates if c in table.layouts), None)
+  return next((name for name in length_names(modality) if name in table.layouts), None)
 
 
 def row_lengths(modality: Modality, wanted: Wanted, table: Table) -> np.ndarray:
@@ -128,7 +137,9 @@ def _check_arrays(description: Description, table: Table) -> None:
       continue
     if layout.kind not in (('integer',) if m.kind == 'tokens' else NUMBERS):
       expected = 'whole numbers, the ids of tokens' if m.kind == 'tokens' else 'numbers'
-      raise UserError(f'{table.where(m.array)} holds {_called(layout.kind)}; expected {expected} (modality {m.name})')
+      how = _CONVERT.get(layout.kind.split()[0], '')
+      found = _called(layout.kind)
+      raise UserError(f'{table.where(m.array)} holds {found}; expected {expected} (modality {m.name}){how}')
     axes = len(layout.shape)
     if axes != rank and (m.kind == 'tokens' or axes != rank - 1):
       found = 'rows of lists nested ' + str(axes) + ' deep' if table.noun == 'column' else f'{axes + 1} axes'
@@ -138,7 +149,7 @@ def _check_arrays(description: Description, table: Table) -> None:
     if length and (table.layout(length).kind not in ('integer', 'number') or table.layout(length).shape):
       raise UserError(f'{table.where(length)} is no list of lengths; expected one whole number a sample')
   for name in (description.id, description.group, description.split_column):
-    if name and (table.layout(name).kind not in ('integer', 'text') or table.layout(name).shape):
+    if name and (table.layout(name).kind not in ('integer', 'text', 'time') or table.layout(name).shape):
       found = _called(table.layout(name).kind)
       raise UserError(f'{table.where(name)} holds {found}; expected one text or whole number a sample')
 
@@ -176,10 +187,12 @@ def _modality_spec(modality: Modality, tables: Sequence[Table]) -> ModalitySpec:
   if modality.kind != 'tokens':
     return ModalitySpec(modality.name, modality.kind, shape)
   count = modality.vocab_size or max(_highest_token(modality, shape, t) for t in tables) + 1
+  count, where = max(count, modality.unk_id + 1), tables[0].where(modality.array)
   if count > _MOST_IDS:
-    where = tables[0].where(modality.array)
     raise UserError(f'{where}: {count} token ids; expected at most {_MOST_IDS}: number the words that occur from 2')
-  return ModalitySpec(modality.name, 'tokens', shape, max(count, modality.unk_id + 1), modality.unk_id)
+  what = f'{where}: a table of {count} token ids (number the words that occur from 2)'
+  memory.require(_ID_BYTES * count, what)
+  return ModalitySpec(modality.name, 'tokens', shape, count, modality.unk_id)
 
 
 def _highest_token(modality: Modality, shape: tuple[int, ...], table: Table) -> int:
@@ -190,4 +203,5 @@ def _highest_token(modality: Modality, shape: tuple[int, ...], table: Table) -> 
 
 
 def _called(kind: str) -> str:
-  return {'integer': 'whole numbers', 'number': 'numbers with a fraction', 'boolean': 'true and false'}.get(kind, kind)
+  words = {'integer': 'whole numbers', 'number': 'numbers with a fraction', 'boolean': 'true and false'}
+  return {**words, 'time': 'dates or times'}.get(kind, kind)

@@ -3,11 +3,11 @@
 A row is a sample. `open_table` gives an .npz or a Parquet file the same face.
 """
 
+from __future__ import annotations
+
 import abc
 import contextlib
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ NUMBERS = ('integer', 'number', 'boolean')
 CHUNK_BYTES = 1 << 20
 MOST_ROWS = 256  # In one chunk.
 NULL_TOKEN = int(np.iinfo(np.int64).min)
+_MOST_LOST = 0.01  # Of the range of a feature.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,53 @@ class Layout:
   """What is known of an array or column without reading it.
 
   Attributes:
-    kind: 'integer', 'number', 'boolean', 'text', or the type as its format calls it.
+    kind: 'integer', 'number', 'boolean', 'text', 'time' (dates and moments), or the type as its format calls it.
     shape: of one row; None for a size that differs from row to row.
   """
 
   kind: str
   shape: tuple[int | None, ...]
+
+
+class Resolution:
+  """Whether float32, which is what is stored, still tells the values of each feature apart.
+
+  Moments in milliseconds since 1970 are near 1.7e12, where float32 has steps of 131,072: what differs by less is gone.
+  """
+
+  def __init__(self):
+    self._low = self._high = self._lost = np.zeros(0)
+
+  def see(self, wide: np.ndarray, stored: np.ndarray) -> None:
+    """Values [..., D] as the file has them, and as float32."""
+    if wide.dtype.kind not in 'iuf' or wide.dtype.itemsize <= 4 or not wide.size:
+      return
+    width = stored.shape[-1]
+    values = wide.reshape(-1, width).astype(np.float64)
+    lost = np.abs(values - stored.reshape(-1, width).astype(np.float64))
+    usable = np.isfinite(values) & np.isfinite(lost)
+    seen = (
+      np.where(usable, values, np.inf).min(0),
+      np.where(usable, values, -np.inf).max(0),
+      np.where(usable, lost, 0.0).max(0),
+    )
+    if not len(self._low):
+      self._low, self._high, self._lost = seen
+    else:
+      self._low, self._high = np.minimum(self._low, seen[0]), np.maximum(self._high, seen[1])
+      self._lost = np.maximum(self._lost, seen[2])
+
+  def check(self, where: str) -> None:
+    """Raises UserError for a feature of which float32 keeps too little."""
+    spread = self._high - self._low
+    bad = np.flatnonzero((spread > 0) & (self._lost > _MOST_LOST * spread))
+    if len(bad):
+      d = bad[0]
+      step = float(np.spacing(np.float32(max(abs(self._low[d]), abs(self._high[d])))))
+      raise UserError(
+        f'{where}: feature {d} goes from {self._low[d]:.17g} to {self._high[d]:.17g}, where float32 has steps of'
+        f' {step:g}, so its differences would be lost; subtract the first value (times: count from a start)'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +85,13 @@ class Wanted:
     array: its name.
     shape: of one row when a missing last axis is added; the first size is not looked at.
     integers: read as int64, with NULL_TOKEN for null; else as float32, with NaN for null.
+    resolution: is shown the values before and after they became float32; None where nobody asks.
   """
 
   array: str
   shape: tuple[int, ...]
   integers: bool = False
+  resolution: Resolution | None = None
 
 
 class Table(abc.ABC):
@@ -133,7 +177,7 @@ def open_table(path: str) -> Table:
 
 @contextlib.contextmanager
 def naming_damage(path: str, expected: str) -> Iterator[None]:
-  """Turns what a damaged file raises into one line.
+  """Turns whatever a reader raises into one line: damaged bytes make the libraries below us raise nearly anything.
 
   Args:
     path: of the file.
@@ -143,9 +187,27 @@ def naming_damage(path: str, expected: str) -> Iterator[None]:
     yield
   except UserError:
     raise
-  except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+  except MemoryError as error:
+    raise UserError(
+      f'{path} asks for more memory than there is; it is damaged, or too large for this machine: write it in parts'
+    ) from error
+  except Exception as error:
     reason = ' '.join(str(error).split())[:160] or type(error).__name__
     raise UserError(f'{path} cannot be read as {expected} ({reason}); write or copy it again') from error
+
+
+def as_text(value: Any, where: str, row: int) -> str:
+  """One text or whole number of an array or column, as text.
+
+  Raises:
+    UserError: bytes that are no UTF-8. To replace them would make one text of two.
+  """
+  if not isinstance(value, bytes):
+    return str(value)
+  try:
+    return value.decode('utf-8')
+  except UnicodeDecodeError:
+    raise UserError(f'{where} holds bytes that are no UTF-8 in row {row} ({value[:20]!r}); write it as text') from None
 
 
 def rows_at_once(row_bytes: float) -> int:

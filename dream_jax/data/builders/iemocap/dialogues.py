@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from dream_jax.data import reading
+from dream_jax.data.builders.file_arrays import FileArray
 from dream_jax.data.builders.iemocap.utterance import (
   CLASSES,
   MODALITIES,
   Sample,
   Utterance,
   as_frames,
-  as_text,
   load_npy,
   make_utterance,
 )
@@ -82,14 +83,27 @@ def _entries(path: str, layout: Sequence[str]) -> dict[str, Any]:
   dialogues = set()
   for name in ('train', 'test'):
     part = entries.pop(name)
-    if not isinstance(part, set | frozenset | list | tuple | np.ndarray):
+    if not isinstance(part, set | frozenset | list | tuple | np.ndarray | FileArray):
       raise UserError(f'{path}: {name} is a {type(part).__name__}; expected names of dialogues: is the order another?')
-    dialogues.update(as_text(d) for d in part)
+    dialogues.update(reading.exact_text(d, f'{path}: a dialogue in {name}') for d in _listed(part))
   for name, entry in entries.items():
     if not isinstance(entry, dict):
       raise UserError(f'{path}: {name} is a {type(entry).__name__}; expected a dict by dialogue: is the order another?')
-    entries[name] = {as_text(dialogue): column for dialogue, column in entry.items()}
+    entries[name] = _by_dialogue(entry, f'{path}: {name}')
   return entries | {'dialogues': sorted(dialogues)}
+
+
+def _by_dialogue(entry: dict[Any, Any], where: str) -> dict[str, Any]:
+  """The entry with names of dialogues as text."""
+  named = {reading.exact_text(key, f'{where}: a dialogue'): column for key, column in entry.items()}
+  if len(named) < len(entry):
+    raise UserError(f'{where} has a dialogue twice, as text and as bytes or number; expected every one once')
+  return named
+
+
+def _listed(values: Any) -> list[Any]:
+  """The entries of an array or a container as Python's own."""
+  return np.asarray(values).tolist() if isinstance(values, np.ndarray | FileArray) else list(values)
 
 
 def _column(entry: dict[str, Any], dialogue: str, where: str) -> Any:
@@ -97,9 +111,11 @@ def _column(entry: dict[str, Any], dialogue: str, where: str) -> Any:
   if dialogue not in entry:
     raise UserError(f'{where} lacks dialogue {dialogue}, which is in train or test: fetch the file again')
   column = entry[dialogue]
-  if not hasattr(column, '__len__'):
+  if isinstance(column, list | tuple):
+    return column
+  if not isinstance(column, np.ndarray | FileArray) or not column.shape:
     raise UserError(f'{where} of dialogue {dialogue} is a {type(column).__name__}; expected a list: fetch it again')
-  return column if isinstance(column, list | tuple | str) else np.asarray(column)
+  return np.asarray(column)
 
 
 def _label(value: Any, num_classes: int, where: str) -> int:

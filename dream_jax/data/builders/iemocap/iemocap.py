@@ -30,6 +30,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
+from dream_jax.data import reading
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.iemocap import sources
 from dream_jax.data.builders.iemocap.utterance import CLASSES, MODALITIES, Utterance
@@ -174,6 +175,9 @@ class Iemocap(ModalityBuilder):
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
     return self._find(manual_dir, explicit=explicit).path
 
+  def source_files(self, manual_dir: str, *, explicit: bool = True) -> list[str]:
+    return self._find(manual_dir, explicit=explicit).files()
+
   def _find(self, manual_dir: str, *, explicit: bool = True) -> sources.Source:
     config = self.own_config
     source = sources.find(manual_dir, len(config.classes), config.features)
@@ -190,7 +194,8 @@ class Iemocap(ModalityBuilder):
   def _split_generators(self, dl_manager):
     source = self._find(os.fspath(dl_manager.manual_dir))
     # All of it is read before anything is written: some 60 MB as vectors, and a wrong file is told at once.
-    samples = self._read(source)
+    with reading.naming(source.path, 'features of IEMOCAP', 'fetch it again'):
+      samples = self._read(source)
     self.require_memory(len(samples))
     self.notes = (f'{self.name}: {len(samples)} utterances from {source.path}', *_absent(samples))
     splits = split_dialogues({s['dialogue']: s['session'] for s in samples.values()}, self.own_config.fold)

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from dream_jax.data import reading
 from dream_jax.data.builders.iemocap.utterance import CLASSES, Sample, as_frames, load_npy, make_utterance
 from dream_jax.errors import UserError
 
 FILES = {'text': 'L/bert_large.h5', 'audio': 'A/comparE.h5', 'vision': 'V/denseface.h5'}
 # All ten folds list all utterances with the same labels; they only divide them differently.
 TARGETS = tuple(f'target/1/{split}_{kind}.npy' for split in ('trn', 'val', 'tst') for kind in ('int2name', 'label'))
+_MOST_VALUES = 1 << 26  # Of one utterance.
 _ORDER = ('angry', 'happy', 'neutral', 'sad')
 
 
@@ -41,11 +43,8 @@ def _open(path: str) -> Any:
     raise UserError(
       f'{path} is read with the package h5py, which is not installed; install it: pip install h5py'
     ) from error
-  try:
+  with reading.naming(path, 'HDF5', 'fetch it again'):
     return h5py.File(path, 'r')
-  except OSError as error:
-    reason = ' '.join(str(error).split())[:120]
-    raise UserError(f'{path} cannot be read as HDF5 ({reason}); it is damaged or incomplete: fetch it again') from error
 
 
 def _targets(names_path: str, labels_path: str) -> Iterator[tuple[Any, int]]:
@@ -62,13 +61,16 @@ def _targets(names_path: str, labels_path: str) -> Iterator[tuple[Any, int]]:
 
 def _frames(file: Any, key: str) -> np.ndarray | None:
   """Frames of an utterance without those that are all zero: text and faces are padded with zeros to one length."""
-  dataset = file.get(key)
-  if dataset is None or not hasattr(dataset, 'dtype'):
-    raise UserError(f'{file.filename} lacks utterance {key}, which is in {TARGETS[0]} or its like: fetch it again')
-  try:
+  with reading.naming(file.filename, 'HDF5', 'fetch it again'):
+    dataset = file.get(key)
+    if dataset is None or not hasattr(dataset, 'dtype'):
+      raise UserError(f'{file.filename} lacks utterance {key}, which is in {TARGETS[0]} or its like: fetch it again')
+    if dataset.dtype.kind not in 'fiu' or dataset.size > _MOST_VALUES:  # What is not stored is made up when read.
+      raise UserError(
+        f'{file.filename}: the features of {key} are {dataset.dtype} of shape {dataset.shape}; expected numbers '
+        '[T, D]: fetch it again'
+      )
     values = dataset[()]
-  except OSError as error:
-    raise UserError(f'{file.filename}: {key} cannot be read; the file is damaged: fetch it again') from error
   frames = as_frames(values, f'{file.filename}: the features of {key}')
   if frames is not None:
     frames = frames[(frames != 0).any(axis=1)]

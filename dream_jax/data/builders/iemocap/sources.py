@@ -22,10 +22,20 @@ class Source:
   Attributes:
     path: the file or folder to name in messages.
     read: reads them, sample by sample.
+    parts: the files, and the folders of others, that it reads.
   """
 
   path: str
   read: Callable[[], Iterator[Sample]]
+  parts: tuple[str, ...]
+
+  def files(self) -> list[str]:
+    """Every file of it; of folders those with features."""
+    found = [part for part in self.parts if os.path.isfile(part)]
+    for part in self.parts:
+      for folder, _, names in os.walk(part, followlinks=True):
+        found += [os.path.join(folder, name) for name in names if name.endswith('.npy')]
+    return found
 
 
 def label_file(num_classes: int) -> str:
@@ -51,15 +61,18 @@ def find(manual_dir: str, num_classes: int, features: Sequence[str]) -> Source |
   folders = {n: _first(feature_roots, f, os.path.isdir) for n, f in zip(MODALITIES, features, strict=True)}
   found = {name: folder for name, folder in folders.items() if folder}
   if labels and len(found) == len(MODALITIES):
-    return Source(labels, functools.partial(dialogues.read_gcnet, labels, found, num_classes))
+    return Source(
+      labels, functools.partial(dialogues.read_gcnet, labels, found, num_classes), (labels, *found.values())
+    )
   for name in PICKLES:
     path = _first(roots, name, os.path.isfile)
     if path:
-      return Source(path, functools.partial(dialogues.read_bc_lstm, path))
+      return Source(path, functools.partial(dialogues.read_bc_lstm, path), (path,))
   if num_classes == 4:
     for root in roots:
-      if all(os.path.isfile(os.path.join(root, name)) for name in (*mmin.FILES.values(), *mmin.TARGETS)):
-        return Source(root, functools.partial(mmin.read_mmin, root))
+      files = tuple(os.path.join(root, name) for name in (*mmin.FILES.values(), *mmin.TARGETS))
+      if all(os.path.isfile(path) for path in files):
+        return Source(root, functools.partial(mmin.read_mmin, root), files)
   if labels:
     absent = ', '.join(f'{f} ({n})' for n, f in zip(MODALITIES, features, strict=True) if n not in found)
     folder = os.path.join(os.path.dirname(labels), 'features')

@@ -4,11 +4,14 @@ Letters: T frames, D feature width.
 """
 
 import dataclasses
+import os
 import re
 from typing import Any
 
 import numpy as np
 
+from dream_jax.data import reading
+from dream_jax.data.builders import npz_source
 from dream_jax.errors import UserError
 
 # The order of the labels in DialogueRNN's and GCNet's files; the four classes of the four-way task are the first four.
@@ -48,20 +51,17 @@ def make_utterance(key: Any, label: int, where: str, *, speaker: Any = None, tex
   Raises:
     UserError: the id is none of IEMOCAP's, or the speaker is neither 'F' nor 'M'.
   """
-  key = as_text(key)
+  key = reading.exact_text(key, f'{where}: the id of an utterance')
   match = _ID.fullmatch(key)
   if match is None:
     raise UserError(f'{where} has utterance {key!r}; expected ids such as Ses03F_impro02_M005: is this IEMOCAP?')
   dialogue, session, gender = match.groups()
-  speaker = gender if speaker is None else as_text(speaker)
+  speaker = gender if speaker is None else reading.exact_text(speaker, f'{where}: the speaker of {key}')
   if speaker not in ('F', 'M'):
     raise UserError(f'{where}: the speaker of {key} is {speaker!r}; expected F or M: is this the published file?')
-  return Utterance(key, dialogue, int(session), speaker, label, as_text(text))
-
-
-def as_text(value: Any) -> str:
-  """Strings as they are, bytes decoded."""
-  return value.decode('utf-8', 'replace') if isinstance(value, bytes) else str(value)
+  return Utterance(
+    key, dialogue, int(session), speaker, label, reading.exact_text(text, f'{where}: the sentence of {key}')
+  )
 
 
 def as_frames(values: Any, where: str) -> np.ndarray | None:
@@ -87,9 +87,5 @@ def load_npy(path: str) -> np.ndarray:
   Raises:
     UserError: no such file, or not a .npy array.
   """
-  try:
-    with open(path, 'rb') as file:
-      return np.lib.format.read_array(file, allow_pickle=False)
-  except Exception as error:  # Damaged headers make NumPy raise nearly anything.
-    reason = ' '.join(str(error).split())[:120] or type(error).__name__
-    raise UserError(f'{path} cannot be read as a .npy array ({reason}): extract or fetch it again') from error
+  with reading.naming(path, 'a .npy array', 'extract or fetch it again'), open(path, 'rb') as file:
+    return npz_source.read_array(file, os.path.getsize(path))

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from dream_jax.data.builders import npz_source, source_file
 from dream_jax.data.builders.base import ModalityBuilder
+from dream_jax.data.builders.npz_source import Field
 from dream_jax.data.builders.options import custom_config
 from dream_jax.errors import UserError
 from dream_jax.spec import DatasetSpec, ModalitySpec
@@ -26,21 +27,21 @@ _ORIGIN = (
 _WORDS, _VOCAB = 50, 3108
 _TEXTS = {'minilm': ('text_minilm', 384), 'cnn': ('text_cnn_supervised', 100)}
 _SPLIT_CODES = {'train': 0, 'validation': 1, 'test': 2}
-_SHAPES: dict[str, tuple[int | None, ...]] = {
-  'utt_id': (None,),
-  'video_id': (None,),
-  'label': (None,),
-  'split': (None,),
-  'split_bclstm': (None,),
-  'split_clean': (None,),
-  'audio_opensmile': (None, 73),
-  'vision_c3d_supervised': (None, 100),
-  'text_cnn_supervised': (None, 100),
-  'text_minilm': (None, 384),
-  'text_word_ids': (None, _WORDS),
-  'text_word_len': (None,),
-  'transcript_utf8': (None,),
-  'transcript_offsets': (None,),
+_FIELDS = {
+  'utt_id': Field('text'),
+  'video_id': Field('text'),
+  'label': Field('number', ('N',), -3, 3),
+  'split': Field('whole', ('N',), 0, 2),
+  'split_bclstm': Field('whole', ('N',), 0, 2),
+  'split_clean': Field('whole', ('N',), -1, 2),
+  'audio_opensmile': Field('number', ('N', 73)),
+  'vision_c3d_supervised': Field('number', ('N', 100)),
+  'text_cnn_supervised': Field('number', ('N', 100)),
+  'text_minilm': Field('number', ('N', 384)),
+  'text_word_ids': Field('whole', ('N', _WORDS), 0, _VOCAB - 1),
+  'text_word_len': Field('whole', ('N',), 0, _WORDS),
+  'transcript_utf8': Field('whole', ('bytes',)),
+  'transcript_offsets': Field('whole', ('offsets',)),
 }
 
 
@@ -86,7 +87,7 @@ class MosiUtterance(ModalityBuilder):
   ]
   MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
   Put {FILE} into the manual folder, as FILE or mosi/FILE: {_ORIGIN}. One row an utterance, arrays
-  {', '.join(_SHAPES)}; `split` 0/1/2, `split_bclstm` 0/2, `split_clean` -1/0/1/2.
+  {', '.join(_FIELDS)}; `split` 0/1/2, `split_bclstm` 0/2, `split_clean` -1/0/1/2.
   """
   DESCRIPTION = """
   CMU-MOSI, one vector per utterance and modality: `text` (sentence embedding of the transcript), `audio` (openSMILE,
@@ -165,11 +166,12 @@ class MosiUtterance(ModalityBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    arrays = npz_source.read(self.find_source(os.fspath(dl_manager.manual_dir)), _SHAPES)
+    path = self.find_source(os.fspath(dl_manager.manual_dir))
+    arrays = npz_source.read(path, _FIELDS)
     codes = arrays[self.own_config.split]
     if self.own_config.split == 'split_bclstm':
       codes = _with_validation(codes, arrays['video_id'])
-    transcripts = npz_source.texts(arrays['transcript_utf8'], arrays['transcript_offsets'])
+    transcripts = npz_source.texts(path, arrays['transcript_utf8'], arrays['transcript_offsets'], len(arrays['utt_id']))
     return {
       name: self._generate_examples(arrays, transcripts, np.flatnonzero(codes == code))
       for name, code in _SPLIT_CODES.items()
@@ -186,7 +188,7 @@ class MosiUtterance(ModalityBuilder):
       sample |= {'video': str(arrays['video_id'][i]), 'raw_text': transcripts[i]}
       sample |= {m.name: arrays[sources[m.name]][i] for m in spec.modalities}
       if config.text == 'words':
-        sample['text_length'] = max(1, min(int(arrays['text_word_len'][i]), _WORDS))
+        sample['text_length'] = max(1, int(arrays['text_word_len'][i]))
       yield key, sample
 
 

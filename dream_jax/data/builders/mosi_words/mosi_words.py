@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from dream_jax.data.builders import npz_source, source_file
 from dream_jax.data.builders.base import ModalityBuilder
+from dream_jax.data.builders.npz_source import Field
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 FILE = 'mosi_valid_aligned.npz'
@@ -17,16 +18,16 @@ _ORIGIN = (
   '(dev.pkl), converted to arrays'
 )
 _WORDS, _VOCAB = 44, 680
-_SHAPES: dict[str, tuple[int | None, ...]] = {
-  'utt_id': (None,),
-  'video_id': (None,),
-  'label': (None,),
-  'length': (None,),
-  'text_word_ids': (None, _WORDS),
-  'audio_covarep': (None, _WORDS, 74),
-  'vision_facet': (None, _WORDS, 47),
-  'transcript_utf8': (None,),
-  'transcript_offsets': (None,),
+_FIELDS = {
+  'utt_id': Field('text'),
+  'video_id': Field('text'),
+  'label': Field('number', ('N',), -3, 3),
+  'length': Field('whole', ('N',), 1, _WORDS),
+  'text_word_ids': Field('whole', ('N', _WORDS), 0, _VOCAB - 1),
+  'audio_covarep': Field('number', ('N', _WORDS, 74)),
+  'vision_facet': Field('number', ('N', _WORDS, 47)),
+  'transcript_utf8': Field('whole', ('bytes',)),
+  'transcript_offsets': Field('whole', ('offsets',)),
 }
 
 
@@ -36,7 +37,7 @@ class MosiWords(ModalityBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
-  Put {FILE} into the manual folder, as FILE or mosi/FILE: {_ORIGIN}. One row an utterance, arrays {', '.join(_SHAPES)}.
+  Put {FILE} into the manual folder, as FILE or mosi/FILE: {_ORIGIN}. One row an utterance, arrays {', '.join(_FIELDS)}.
   """
   DESCRIPTION = """
   229 utterances of CMU-MOSI, word by word: `text` (token ids), `audio` (COVAREP) and `vision` (FACET), the latter two
@@ -76,13 +77,14 @@ class MosiWords(ModalityBuilder):
     return source_file.find(FILE, manual_dir, self.name, folders=('mosi',), origin=_ORIGIN, explicit=explicit)
 
   def _split_generators(self, dl_manager):
-    arrays = npz_source.read(self.find_source(os.fspath(dl_manager.manual_dir)), _SHAPES)
+    path = self.find_source(os.fspath(dl_manager.manual_dir))
+    arrays = npz_source.read(path, _FIELDS)
+    transcripts = npz_source.texts(path, arrays['transcript_utf8'], arrays['transcript_offsets'], len(arrays['utt_id']))
     turn = np.unique(arrays['video_id'], return_inverse=True)[1] % 5
     parts = {'train': turn < 3, 'validation': turn == 3, 'test': turn == 4}
-    return {name: self._generate_examples(arrays, np.flatnonzero(rows)) for name, rows in parts.items()}
+    return {name: self._generate_examples(arrays, transcripts, np.flatnonzero(rows)) for name, rows in parts.items()}
 
-  def _generate_examples(self, arrays, rows) -> Iterator[tuple[str, dict]]:
-    transcripts = npz_source.texts(arrays['transcript_utf8'], arrays['transcript_offsets'])
+  def _generate_examples(self, arrays, transcripts, rows) -> Iterator[tuple[str, dict]]:
     for i in rows:
       key, length = str(arrays['utt_id'][i]), int(arrays['length'][i])
       sample = {'id': key, 'label': arrays['label'][i], 'video': str(arrays['video_id'][i]), 'raw_text': transcripts[i]}
