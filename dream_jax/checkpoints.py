@@ -275,8 +275,7 @@ class Checkpoints:
       return None
     folder = self._directory / kind / str(step)
     manager = self._manager(kind, write=False)
-    if hosts.is_main():
-      self._check_seal(kind, step)
+    hosts.agree(lambda: self._check_seal(kind, step))
     try:
       metadata = manager.item_metadata(step)
       found = getattr(metadata, 'tree', metadata)

@@ -39,7 +39,8 @@ def alone(workdir: str | os.PathLike[str]) -> Iterator[None]:
     UserError: the workdir is a file or cannot be made, or another command is at work in it.
   """
   check_place(workdir)
-  with storage.lock(workdir) if hosts.is_main() else contextlib.nullcontext():
+  with contextlib.ExitStack() as held:
+    hosts.agree(lambda: held.enter_context(storage.lock(workdir)))
     yield
 
 

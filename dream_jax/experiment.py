@@ -54,12 +54,8 @@ def train(config: Any, workdir: str) -> None:
   with alone(workdir):
     prepared = load_prepared(recipe)
     run = _run(config, prepared)
-    if hosts.is_main() and not (storage.place(workdir) / CONFIG_FILE).exists():
-      workdirs.check_nothing_of_another(workdir, run)
-    check_workdir(workdir, config, run=run, ignore=EXECUTION_FIELDS, write=hosts.is_main())
+    hosts.agree(lambda: _claim(config, workdir, prepared, run))
     check_shared(workdir)
-    if hosts.is_main():
-      workdirs.write_predictor_parts(workdir, prepared, run=run)
     # Damage is told before hours of training, not after.
     finished = hosts.agree(lambda: _finished(recipe, workdir, run))
     workbench = Workbench(recipe, prepared)
@@ -92,6 +88,14 @@ def evaluate(config: Any, workdir: str) -> None:
       _evaluate_again(find_method(name), before[name].facts, workbench, workdir, run)
     if hosts.is_main():
       _finish(recipe, prepared, config, workdir, run)
+
+
+def _claim(config: Any, workdir: str, prepared: Prepared, run: str) -> None:
+  """Makes the workdir that of a run, or checks that it is."""
+  if not (storage.place(workdir) / CONFIG_FILE).exists():
+    workdirs.check_nothing_of_another(workdir, run)
+  check_workdir(workdir, config, run=run, ignore=EXECUTION_FIELDS)
+  workdirs.write_predictor_parts(workdir, prepared, run=run)
 
 
 def _run(config: Any, prepared: Prepared) -> str:

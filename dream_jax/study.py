@@ -82,13 +82,13 @@ def study(config: Any, workdir: str) -> None:
   with alone(workdir):
     dataset = _load(recipe)
     regimes = {name: regime(name, dataset.spec) for name in recipe.study.regimes}
-    if hosts.is_main():
-      _check_folder(workdir)
-    with Ledger(workdir) if hosts.is_main() else contextlib.nullcontext() as ledger:
-      engine = _Engine(recipe, dataset, regimes, workdir, ledger)
+    with contextlib.ExitStack() as held:
+      opened: list[Ledger] = []
+      hosts.agree(lambda: opened.append(held.enter_context(_open_ledger(workdir))))
+      engine = _Engine(recipe, dataset, regimes, workdir, opened[0] if opened else None)
       run = run_identity(config, engine.data_key, ignore=[f for f in EXECUTION_FIELDS if f != 'study'])
+      hosts.agree(engine.check_data)
       if hosts.is_main():
-        engine.check_data()
         write_config(workdir, config, run)
       check_shared(workdir)
       done = engine.run(units)
@@ -355,8 +355,8 @@ def _load(recipe: Recipe) -> Dataset:
   return dataset
 
 
-def _check_folder(workdir: str) -> None:
-  """Refuses a workdir of another mode: its config and results would be overwritten."""
+def _open_ledger(workdir: str) -> Ledger:
+  """The ledger of a study; a workdir of another mode is refused: its config and results would be overwritten."""
   folder = storage.place(workdir)
   if (folder / CONFIG_FILE).exists() and not (folder / LEDGER_FILE).exists():
     if (folder / 'runs').exists():
@@ -365,6 +365,7 @@ def _check_folder(workdir: str) -> None:
         f' {CONFIG_FILE} to make every run again'
       )
     raise UserError(f'{folder} was made by another mode than study; choose another --workdir')
+  return Ledger(workdir)
 
 
 class _StudyProgress:

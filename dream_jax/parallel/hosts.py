@@ -100,13 +100,28 @@ def is_main() -> bool:
 
 
 def agree(decide: Callable[[], Any]) -> Any:
-  """What `decide` gives in process 0, which alone calls it; JSON's types. All processes have to ask."""
+  """What `decide` gives in process 0, which alone calls it; JSON's types. All processes have to ask.
+
+  Raises:
+    UserError: `decide` did; everybody is told, so that nobody waits for a process that has left.
+  """
   if not several():
     return decide()
-  data = json.dumps(decide()).encode() if is_main() else b''
+  data = json.dumps(_decided(decide)).encode() if is_main() else b''
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   padded = np.frombuffer(data.ljust(size, b' '), np.uint8)[:size]
-  return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+  value, refusal = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+  if refusal is not None:
+    raise UserError(refusal)
+  return value
+
+
+def _decided(decide: Callable[[], Any]) -> tuple[Any, str | None]:
+  """(what it gives, why it refuses), one of them None."""
+  try:
+    return decide(), None
+  except UserError as error:
+    return None, str(error)
 
 
 def wait(name: str) -> None:
