@@ -56,6 +56,8 @@ def train(config: Any, workdir: str) -> None:
     run = _run(config, prepared)
     hosts.agree(lambda: _claim(config, workdir, prepared, run))
     check_shared(workdir)
+    # Each process has a command line and data of its own.
+    check_workdir(workdir, config, run=run, ignore=EXECUTION_FIELDS, write=False)
     # Damage is told before hours of training, not after.
     finished = hosts.agree(lambda: _finished(recipe, workdir, run))
     workbench = Workbench(recipe, prepared)

@@ -52,6 +52,28 @@ def test_processes_that_never_met_are_told(monkeypatch):
     hosts.check_started()
 
 
+@pytest.mark.parametrize('process', [0, 1])
+def test_what_process_0_refuses_all_refuse(monkeypatch, process):
+  """The others would wait for one that has left, until the runtime aborts them."""
+  sent = []
+
+  def broadcast(value):
+    sent.append(value) if process == 0 else None
+    return value if process == 0 else sent.pop(0)
+
+  def refuse():
+    raise UserError('no')
+
+  monkeypatch.setattr(hosts, 'several', lambda: True)
+  monkeypatch.setattr(hosts, 'is_main', lambda: process == 0)
+  monkeypatch.setattr(hosts.multihost_utils, 'broadcast_one_to_all', broadcast)
+  for text in (b'[{"a": 1}, null]', b'[null, "no"]'):
+    sent += [np.int32(len(text)), np.frombuffer(text, np.uint8)] if process else []
+  assert hosts.agree(lambda: {'a': 1}) == {'a': 1}
+  with pytest.raises(UserError, match='no'):
+    hosts.agree(refuse)
+
+
 class _Job:
   """N processes of one command."""
 
