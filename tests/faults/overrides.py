@@ -12,7 +12,22 @@ from typing import Any
 
 from faults.tally import Failure, Tally
 
-VALUES = ('nan', 'inf', '-inf', '-1', '0', str(10**20), '1e300', '0.5', 'True', 'nonsense', '', '()', "('nonsense',)", '(1.5,)')
+VALUES = (
+  'nan',
+  'inf',
+  '-inf',
+  '-1',
+  '0',
+  str(10**20),
+  '1e300',
+  '0.5',
+  'True',
+  'nonsense',
+  '',
+  '()',
+  "('nonsense',)",
+  '(1.5,)',
+)
 
 
 def fields(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
