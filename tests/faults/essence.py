@@ -25,10 +25,13 @@ def essence(place: Any) -> dict[str, Any]:
   Args:
     place: its paths may stand in files, and differ from trial to trial.
   """
+  # The deepest first: one may lie in another.
+  parts = ((name, getattr(place, name)) for name in ('root', 'prepared', 'compiled', 'data'))
+  folders = sorted(parts, key=lambda part: -len(str(part[1])))
   found = {}
   for path, name in _files(place.workdir):
     try:
-      content = _content(path, {str(place.root): 'ROOT', str(place.prepared): 'PREPARED'})
+      content = _content(path, {str(folder): f'<{part}>' for part, folder in folders})
     except _TORN as error:
       content = f'unreadable: {error}'
     if content is not None:

@@ -107,11 +107,12 @@ class Child:
 class Real:
   """`python -m dream_jax.main ARGV` as a user starts it, with the face of a `Child`: its imports can be struck too."""
 
-  def __init__(self, argv: list[str], *, output: Path):
+  def __init__(self, argv: list[str], *, output: Path, environment: Mapping[str, str | None] | None = None):
     """Starts it."""
     self.output = output
     output.parent.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'} | {'JAX_PLATFORMS': 'cpu'}
+    merged = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': None, **(environment or {})}
+    kept = {key: value for key, value in merged.items() if value is not None}
     with open(output, 'w') as said:
       self._process = subprocess.Popen(
         [sys.executable, '-m', 'dream_jax.main', *argv],
