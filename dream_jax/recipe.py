@@ -194,7 +194,9 @@ class StudySettings:
 class PlanSettings:
   """What --mode=plan predicts."""
 
-  devices: tuple[int, ...] = setting((1, 8, 64, 256), 'for how many devices', least=1, most=MOST_DEVICES, filled=True)
+  devices: tuple[int, ...] = setting(
+    (1, 8, 64, 256), 'numbers of devices to plan for', least=1, most=MOST_DEVICES, filled=True
+  )
 
 
 @dataclasses.dataclass(frozen=True)

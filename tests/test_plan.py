@@ -324,7 +324,7 @@ def test_plan_refuses(monkeypatch):
     return loaded
 
   for devices in ((), (0,), (8, 5000)):
-    with pytest.raises(UserError, match=r'config\.plan\.devices is .*expected numbers of devices from 1 to 4096'):
+    with pytest.raises(UserError, match=r'config\.plan\.devices.*; expected'):
       plan.plan(config(plan__devices=devices))
   with pytest.raises(UserError, match='majority, which trains nothing'):
     plan.plan(config(model__name='majority'))

@@ -52,7 +52,8 @@ def prepared_builder(
   explicit = manual_dir is not None
   if not os.path.isdir(target):
     builder.source_paths = tuple(builder.source_files(downloads, explicit=explicit))
-    builder.require_memory(sum(builder.known_sizes.values()))
+    if not builder.source_paths:  # It makes its samples itself; of files it is known when they are read.
+      builder.require_memory(sum(builder.known_sizes.values()))
     with naming_place(root), _alone(target):
       if not os.path.isdir(target):
         _prepare(builder, target, downloads)
