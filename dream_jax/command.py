@@ -107,7 +107,8 @@ def _not_ours(error: Exception, writes_to: str) -> str | None:
       return f'{error.strerror}: {where}; {_ADVICE[error.errno].format(flag=writes_to)}'
     if error.errno == errno.ENOENT and 'temporary directory' in str(error.strerror):
       return f'{error.strerror}; set TMPDIR to a folder that can be written to'
-  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+  # A thread that cannot be started has found no memory for its stack.
+  if isinstance(error, MemoryError) or any(sign in str(error) for sign in ('RESOURCE_EXHAUSTED', 'start new thread')):
     reason = (str(error).splitlines() or [''])[0][:160]
     return f'out of memory{f" ({reason})" if reason else ""}; {_SMALLER}'
   if isinstance(error, RecursionError):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import json
 import math
 import os
 import re
@@ -383,7 +384,7 @@ def _check_classes(table: _Table, task: str, classes: tuple[str, ...]) -> None:
 def _show(value: Any) -> str:
   """A value as TOML writes it, shortened."""
   try:
-    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)
   except (ValueError, RecursionError):  # Thousands of digits, or brackets in brackets.
     text = f'a {type(value).__name__} too long to show'
   return text if len(text) <= 60 else text[:57] + '...'
