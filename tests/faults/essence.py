@@ -53,7 +53,11 @@ def parameters(workdir: str) -> dict[str, str]:
     if any(int(p.name) > int(step.name) for p in step.parent.iterdir() if p.name.isdigit()):
       continue
     with ocp.PyTreeCheckpointer() as reader:
-      tree = reader.restore(folder)
+      # As NumPy: a save of several processes belongs to devices that are not here.
+      leaves = reader.metadata(folder).item_metadata.tree
+      tree = reader.restore(
+        folder, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
+      )
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
       name = f'{step.relative_to(workdir)}{jax.tree_util.keystr(path)}'
       found[name] = hash_of(np.asarray(leaf))

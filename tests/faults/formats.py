@@ -60,14 +60,6 @@ class Format:
     return path
 
 
-def _own() -> dict[str, np.ndarray]:
-  """Arrays of the folder that `place` writes."""
-  import tempfile
-
-  with tempfile.TemporaryDirectory() as folder, np.load(place.write_data(Path(folder)) / 'data.npz') as arrays:
-    return dict(arrays)
-
-
 def _npz(path: Path, content: dict[str, Any], save: Callable[..., None] = np.savez) -> None:
   with open(path, 'wb') as file:
     save(file, **content)
@@ -79,7 +71,7 @@ def _compressed(path: Path, content: dict[str, Any]) -> None:
 
 def _columns() -> dict[str, list[Any]]:
   """The same as lists."""
-  arrays = _own()
+  arrays = place.arrays()
   found = {name: values.tolist() for name, values in arrays.items() if not name.endswith('_length')}
   for name in ('pulse', 'words'):
     found[name] = [row[:n] for row, n in zip(found[name], arrays[f'{name}_length'].tolist(), strict=True)]
@@ -185,8 +177,8 @@ def _config() -> str:
 
 _IEMOCAP = {'dataset': 'iemocap/six', 'file': 'IEMOCAP_features.pkl', 'options': (('widths', _WIDTHS),)}
 FORMATS = {
-  'npz': Format('folder', 'data.npz', _own, _npz, sealed=True),
-  'compressed npz': Format('folder', 'data.npz', _own, _compressed, sealed=True),
+  'npz': Format('folder', 'data.npz', place.arrays, _npz, sealed=True),
+  'compressed npz': Format('folder', 'data.npz', place.arrays, _compressed, sealed=True),
   'parquet': Format('folder', 'data.parquet', _columns, _parquet),
   'parquet with checksums': Format('folder', 'data.parquet', _columns, _parquet_with_checksums, sealed=True),
   'dataset.toml': Format('folder', 'dataset.toml', lambda: place.TOML, _text, free=True),

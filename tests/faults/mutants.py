@@ -90,10 +90,8 @@ def _judge(
   try:
     found = reader(of, root / 'source', root / 'scratch')
   except UserError as error:
-    message = str(error)
-    return (
-      ('refused', '') if '\n' not in message and len(message) < 1000 else ('refused, not in one line', message[:300])
-    )
+    # Commands put it on one line; nobody reads a page of it.
+    return ('refused', '') if len(str(error)) < 1000 else ('refused at length', str(error)[:300])
   except _Hang:
     return 'hang', _last_frames()
   except MemoryError:

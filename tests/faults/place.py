@@ -44,26 +44,30 @@ STUDY = (
 )
 
 
-def write_data(folder: Path, seed: int = 0) -> Path:
-  """The folder, with samples of a sequence, a vector and tokens; another seed gives others of the same shapes."""
+def arrays(seed: int = 0) -> dict[str, np.ndarray]:
+  """Samples of a sequence, a vector and tokens; another seed gives others of the same shapes."""
   rng = np.random.default_rng(seed)
-  folder.mkdir(parents=True, exist_ok=True)
-  (folder / 'dataset.toml').write_text(TOML)
   label = np.arange(SAMPLES) % 3
   parts = np.array(['train', 'train', 'train', 'validation', 'test'])
   frames, tokens = rng.integers(2, 7, SAMPLES), rng.integers(1, 6, SAMPLES)
   pulse = rng.normal(size=(SAMPLES, 6, 2)).astype(np.float32) + label[:, None, None]
-  np.savez(
-    folder / 'data.npz',
-    pulse=np.where((np.arange(6) < frames[:, None])[..., None], pulse, 0),
-    pulse_length=frames,
-    pose=rng.normal(size=(SAMPLES, 4)).astype(np.float32) - label[:, None],
-    words=np.where(np.arange(5) < tokens[:, None], rng.integers(2, 30, (SAMPLES, 5)), 0),
-    words_length=tokens,
-    mood=label,
-    part=parts[np.arange(SAMPLES) % len(parts)],
-    who=np.array([f's{i}' for i in range(SAMPLES)]),
-  )
+  return {
+    'pulse': np.where((np.arange(6) < frames[:, None])[..., None], pulse, 0),
+    'pulse_length': frames,
+    'pose': rng.normal(size=(SAMPLES, 4)).astype(np.float32) - label[:, None],
+    'words': np.where(np.arange(5) < tokens[:, None], rng.integers(2, 30, (SAMPLES, 5)), 0),
+    'words_length': tokens,
+    'mood': label,
+    'part': parts[np.arange(SAMPLES) % len(parts)],
+    'who': np.array([f's{i}' for i in range(SAMPLES)]),
+  }
+
+
+def write_data(folder: Path, seed: int = 0) -> Path:
+  """The folder, with these samples and what they mean."""
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'dataset.toml').write_text(TOML)
+  np.savez(folder / 'data.npz', **arrays(seed))  # pyright: ignore[reportArgumentType]  # Any name is one of an array.
   return folder
 
 

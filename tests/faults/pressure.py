@@ -200,11 +200,14 @@ def two_at_once(bench: Bench) -> None:
 
 
 def two_preparations(bench: Bench) -> None:
-  """Two commands that need the same data, which nobody has prepared."""
+  """A command needs the data that another one is preparing at that moment."""
   one = bench.start('prepare-1', prepared=bench.bench.root / 'pressure' / 'both-prepared')
   two = bench.start('prepare-2', prepared=one.prepared)
-  both = [Child(server.command, here.command(), output=here.root / 'said') for here in (one, two)]
-  for child in both:
+  first = Child(server.command, one.command(), output=one.root / 'said')
+  while first.wait(0.001) is None and not any(one.prepared.rglob('*incomplete*')):
+    pass
+  second = Child(server.command, two.command(), output=two.root / 'said')
+  for child in (first, second):
     bench.judge('two preparations at once', child, may=(0,))
   for here in (one, two):
     bench.finish('two preparations at once', here)
