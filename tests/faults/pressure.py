@@ -6,8 +6,10 @@ that it would have come to.
 
 import contextlib
 import dataclasses
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +60,17 @@ def with_clock(argv: list[str], seconds: float, jump: int) -> None:
     return true() + (seconds if looks > jump else 0)
 
   time.time = told
+  server.command(argv)
+
+
+def slow_to_finish(argv: list[str], seconds: float) -> None:
+  """A command that takes its time before it gives prepared data their name."""
+
+  def hook(event: str, args: tuple[Any, ...]) -> None:
+    if event == 'os.rename' and 'incomplete' in os.path.basename(os.fspath(args[0])):
+      time.sleep(seconds)
+
+  sys.addaudithook(hook)
   server.command(argv)
 
 
@@ -203,7 +216,7 @@ def two_preparations(bench: Bench) -> None:
   """A command needs the data that another one is preparing at that moment."""
   one = bench.start('prepare-1', prepared=bench.bench.root / 'pressure' / 'both-prepared')
   two = bench.start('prepare-2', prepared=one.prepared)
-  first = Child(server.command, one.command(), output=one.root / 'said')
+  first = Child(slow_to_finish, one.command(), 8.0, output=one.root / 'said')
   while first.wait(0.001) is None and not any(one.prepared.rglob('*incomplete*')):
     pass
   second = Child(server.command, two.command(), output=two.root / 'said')
