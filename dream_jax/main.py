@@ -4,6 +4,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from absl import logging
 
@@ -87,6 +88,11 @@ def _with_others() -> bool:
   return jax is not None and jax.distributed.is_initialized()
 
 
-if __name__ == '__main__':
+def as_process(argv: Sequence[str] | None = None) -> NoReturn:
+  """Does one command and ends this process with its exit code; Ctrl-C ends it at once."""
   end_at_interrupt(_AFTER_INTERRUPT)
-  sys.exit(main())
+  sys.exit(main(argv))
+
+
+if __name__ == '__main__':
+  as_process()

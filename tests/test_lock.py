@@ -95,7 +95,7 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, cap
 
 def test_a_mistake_leaves_no_folder_and_a_run_leaves_its_lock(tmp_path):
   with small_workdirs.quick():
-    with pytest.raises(UserError, match='unknown protocol'):
+    with pytest.raises(UserError, match='modality/ones'):
       experiment.train(config(protocols=('modality/ones',)), str(tmp_path / 'run'))
     assert not (tmp_path / 'run').exists()
     for _ in range(2):

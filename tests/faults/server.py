@@ -172,7 +172,7 @@ def command(argv: list[str]) -> None:
   """Does what `python -m dream_jax.main ARGV` does, and ends this process as that would."""
   from dream_jax import main
 
-  sys.exit(main.main(['main', *argv]))
+  main.as_process(['main', *argv])
 
 
 def _value_of(output: Path) -> Path:
