@@ -1,7 +1,7 @@
 r"""Hours of what the program has to survive: kills, damaged files, wrong settings, a machine that is full or lies.
 
-  python benchmarks/soak.py --kills=1000 --seed=1              # SIGKILL, SIGTERM and SIGINT, then the same command
-  python benchmarks/soak.py --kills=100 --processes=2          # the same, of programs of two processes
+  python benchmarks/soak.py --kills=1000 --seed=1              # SIGKILL, SIGTERM and SIGINT, then the same command; one or two processes
+  python benchmarks/soak.py --kills=100 --processes=2          # only programs of two processes
   python benchmarks/soak.py --kills=50 --phase=study
   python benchmarks/soak.py --kills=6 --seed=1 --story=17      # what a failure says repeats it
   python benchmarks/soak.py --damage=500                       # files spoiled, of some two thousand ways; 0 is none
@@ -27,7 +27,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--kills', type=int, default=0, help='how many blows')
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--processes', type=int, default=1, choices=(1, 2))
+  parser.add_argument('--processes', type=int, choices=(1, 2), help='of every command; both by default')
   parser.add_argument('--phase', choices=tuple(kills.SCENARIOS), help='only this command')
   parser.add_argument('--damage', type=int, default=0, help='how many spoiled files')
   parser.add_argument('--pressure', action='store_true')

@@ -207,14 +207,14 @@ class Draws:
 
   Attributes:
     seed: of all that is drawn.
-    processes: of every command.
+    processes: of every command; None for one, and now and then two.
     scenario: one of `SCENARIOS`; all if None.
     models: methods under study, each as often as it stands there.
     real: share of stories whose processes are started anew, imports and all.
   """
 
   seed: int
-  processes: int = 1
+  processes: int | None = 1
   scenario: str | None = None
   models: tuple[str, ...] = MODELS
   real: float = 0.04
@@ -228,7 +228,7 @@ class _Story:
     drawn = rng.choices(list(SCENARIOS), [s.share for s in SCENARIOS.values()])[0]
     self.scenario = draws.scenario or drawn
     self._model = rng.choice(draws.models)
-    processes = draws.processes
+    processes = draws.processes or rng.choices((1, 2), (5, 1))[0]
     self._processes = processes
     self._real = rng.random() < draws.real and processes == 1
     self._bench, self._tally = bench, tally
