@@ -20,9 +20,9 @@ from contextlib import redirect_stdout
 
 import numpy as np
 
-from dream_jax import flags
+from dream_jax.cli import flags
 from dream_jax.errors import UserError
-from dream_jax.parallel import cores
+from dream_jax.machine import cores
 
 
 def main(arguments: list[str]) -> int:
@@ -44,14 +44,14 @@ def main(arguments: list[str]) -> int:
 def compare(config, options) -> None:
   """Trains and prints."""
   cores.split_for(config)
-  from dream_jax import experiment  # JAX counts the cores when it is imported, which is why it waits.
+  from dream_jax.config.recipe import recipe_from_config
   from dream_jax.data.folds import refolded
   from dream_jax.data.prepare import prepare
-  from dream_jax.data.protocols import conditions
-  from dream_jax.evaluate import evaluate_method
-  from dream_jax.metrics import primary_metric
+  from dream_jax.evaluation.evaluate import evaluate_method
+  from dream_jax.evaluation.metrics import primary_metric
+  from dream_jax.experiments import experiment  # JAX counts the cores when it is imported, which is why it waits.
+  from dream_jax.missingness.protocols import conditions
   from dream_jax.models.registry import find_method
-  from dream_jax.recipe import recipe_from_config
 
   recipe = recipe_from_config(config)
   methods = [find_method(name) for name in options.methods]

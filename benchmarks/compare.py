@@ -8,16 +8,16 @@ interval over seeds and test samples (two-way bootstrap, not corrected for the n
 
 import sys
 
-from dream_jax import workdirs
 from dream_jax.errors import UserError
-from dream_jax.statistics import paired_comparison
+from dream_jax.evaluation.intervals import paired_comparison
+from dream_jax.workdir import method_files
 
 
 def rows(argument: str) -> dict:
   """Scores of samples by protocol, [seeds, n], of WORKDIR:METHOD or WORKDIR:METHOD/ROW."""
   workdir, _, name = argument.rpartition(':')
   method, _, row = name.partition('/')
-  found = {r.name: r.sample_scores for r in workdirs.read_method(workdir, method).rows}
+  found = {r.name: r.sample_scores for r in method_files.read_method(workdir, method).rows}
   return found[row or method]
 
 

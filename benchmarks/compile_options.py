@@ -12,12 +12,13 @@ from unittest import mock
 
 import jax
 
-from dream_jax import experiment, programs
-from dream_jax.feed import Feed
-from dream_jax.flags import load_config
+from dream_jax.cli.flags import load_config
+from dream_jax.config.recipe import recipe_from_config
+from dream_jax.experiments import experiment
 from dream_jax.models.registry import find_method
-from dream_jax.recipe import recipe_from_config
-from dream_jax.train import Trainer
+from dream_jax.training import programs
+from dream_jax.training.feed import Feed
+from dream_jax.training.train import Trainer
 
 
 def main() -> None:

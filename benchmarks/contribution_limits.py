@@ -3,11 +3,11 @@ r"""How faithful can contributions be that see no label? DREAM's, beside what it
   python benchmarks/contribution_limits.py runs/mosi
 
 reads a finished `--mode=train` workdir with a classifier and compares, for its complete test samples, contributions
-with the exact Shapley values of the trained model (`dream_jax/valuation.py`): over all samples, where the model is
-right and where it is wrong. Two more lines say what limits them. "Exact game, expected": every prediction of the
-exact game is made, and only the true label is replaced by what the model believes of it. "The same, if beliefs were
-true": how well that guess agrees with the values for labels drawn from the belief. The belief is the model's
-prediction with a temperature fitted on these very test samples: this asks for a bound and is no method.
+with the exact Shapley values of the trained model (`dream_jax/evaluation/modality_values.py`): over all samples, where
+the model is right and where it is wrong. Two more lines say what limits them. "Exact game, expected": every
+prediction of the exact game is made, and only the true label is replaced by what the model believes of it. "The same,
+if beliefs were true": how well that guess agrees with the values for labels drawn from the belief. The belief is the
+model's prediction with a temperature fitted on these very test samples: this asks for a bound and is no method.
 
 Prints rank correlations over samples and modalities, +- half the 95 % interval over seeds, samples fixed.
 """
@@ -18,14 +18,15 @@ import sys
 import numpy as np
 from scipy import special
 
-from dream_jax import calibration, experiment, metrics
-from dream_jax.config_guard import read_config
+from dream_jax.config.recipe import recipe_from_config
 from dream_jax.errors import UserError
-from dream_jax.evaluate import ConstantPredictor
+from dream_jax.evaluation import calibration, metrics
+from dream_jax.evaluation.evaluate import ConstantPredictor
+from dream_jax.evaluation.intervals import summarise
+from dream_jax.evaluation.modality_values import play
+from dream_jax.experiments import experiment
 from dream_jax.models.registry import find_method
-from dream_jax.recipe import recipe_from_config
-from dream_jax.statistics import summarise
-from dream_jax.valuation import play
+from dream_jax.workdir.config_guard import read_config
 
 _DRAWS = 20
 

@@ -17,15 +17,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from dream_jax.cli.flags import load_config
+from dream_jax.config.recipe import Recipe, recipe_from_config
 from dream_jax.data.datasets import Dataset, Split, sample_keys
-from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import prepare
-from dream_jax.feed import Feed
-from dream_jax.flags import load_config
+from dream_jax.missingness.missing import Missing
 from dream_jax.models.registry import find_method
-from dream_jax.recipe import Recipe, recipe_from_config
 from dream_jax.spec import DatasetSpec, ModalitySpec
-from dream_jax.train import Trainer
+from dream_jax.training.feed import Feed
+from dream_jax.training.train import Trainer
 
 # Name -> (config, [T, D] of text, audio and vision).
 SHAPES = {

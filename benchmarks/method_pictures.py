@@ -17,13 +17,13 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from dream_jax import experiment
-from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
-from dream_jax.config_guard import read_sealed
-from dream_jax.data.missing import Missing
+from dream_jax.config.recipe import recipe_from_config
 from dream_jax.errors import UserError
+from dream_jax.experiments import experiment
+from dream_jax.missingness.missing import Missing
 from dream_jax.models.registry import build, find_method
-from dream_jax.recipe import recipe_from_config
+from dream_jax.workdir.checkpoints import Checkpoints, checkpoint_folder, of_method
+from dream_jax.workdir.config_guard import read_sealed
 
 _COPIED = ('contributions_dream-subset-swap', 'robustness_modality-noise')
 _FILLS = ('zeros', 'noise', 'swap')

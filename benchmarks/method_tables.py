@@ -16,10 +16,9 @@ import sys
 
 import numpy as np
 
-from dream_jax.errors import UserError
+from dream_jax.errors import UserError, did_you_mean
+from dream_jax.evaluation.intervals import holm
 from dream_jax.report import results as read
-from dream_jax.statistics import holm
-from dream_jax.suggest import did_you_mean
 
 SCORES = {
   'spearman_shapley': 'rank correlation',

@@ -12,8 +12,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from dream_jax.data.datasets import load_dataset
-from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import prepare
+from dream_jax.missingness.missing import Missing
 
 _STRENGTHS = np.logspace(-4, 1, 11)  # C of scikit-learn, the inverse of the L2 strength
 

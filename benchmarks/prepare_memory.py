@@ -16,15 +16,16 @@ import tempfile
 import numpy as np
 
 _STAGES = {
-  'read': 'from dream_jax.data.builders.safe_pickle import load_arrays; start(); load_arrays(sys.argv[1])',
+  'read': 'from dream_jax.data.pickles.safe_pickle import load_arrays; start(); load_arrays(sys.argv[1])',
   'prepare': (
-    'from dream_jax.data import host_tensorflow, preparing; from dream_jax.data.catalogue import builder_class; '
+    'from dream_jax.data import tfds_store; from dream_jax.machine import host_tensorflow; '
+    'from dream_jax.data.catalogue import builder_class; '
     'host_tensorflow.load(); made = builder_class("cmu_mosei"); import tensorflow_datasets, tensorflow; start(); '
-    'preparing.prepared_builder(made, "aligned", tfds_dir=sys.argv[2], '
+    'tfds_store.prepared_builder(made, "aligned", tfds_dir=sys.argv[2], '
     'manual_dir=sys.argv[3], folder=None, options={})'
   ),
   'load': (
-    'from dream_jax.data import host_tensorflow; from dream_jax.data.datasets import load_dataset; '
+    'from dream_jax.machine import host_tensorflow; from dream_jax.data.datasets import load_dataset; '
     'host_tensorflow.load(); import tensorflow_datasets, tensorflow; start(); '
     'load_dataset("cmu_mosei/aligned", tfds_dir=sys.argv[2])'
   ),

@@ -1,6 +1,6 @@
 r"""Hours of what the program has to survive: kills, damaged files, wrong settings, a machine that is full or lies.
 
-  python benchmarks/soak.py --kills=1000 --seed=1              # SIGKILL, SIGTERM and SIGINT, then the same command; one or two processes
+  python benchmarks/soak.py --kills=1000 --seed=1              # SIGKILL, SIGTERM, SIGINT; then the same command
   python benchmarks/soak.py --kills=100 --processes=2          # only programs of two processes
   python benchmarks/soak.py --kills=50 --phase=study
   python benchmarks/soak.py --kills=6 --seed=1 --story=17      # what a failure says repeats it

@@ -18,15 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dream_jax.cli.flags import load_config
+from dream_jax.config.recipe import recipe_from_config
 from dream_jax.data.datasets import known_of
-from dream_jax.flags import load_config
-from dream_jax.layout import Table
 from dream_jax.models.registry import build, find_method
-from dream_jax.parallel.chips import CHIPS
 from dream_jax.parallel.mesh import mesh_over, put, sharding
-from dream_jax.programs import compiler_options, lower, step_flops
-from dream_jax.recipe import recipe_from_config
-from dream_jax.runs import Runs
+from dream_jax.report.table import Table
+from dream_jax.scaling.chips import CHIPS
+from dream_jax.training.programs import compiler_options, lower, step_flops
+from dream_jax.training.runs import Runs
 
 _CALL_BYTES = 1 << 30  # of a superbatch: a larger one holds fewer steps
 _MOST_STEPS = 8

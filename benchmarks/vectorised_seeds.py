@@ -62,7 +62,7 @@ def ask(worker: subprocess.Popen, text: str) -> float:
 
 def work(args: argparse.Namespace) -> None:
   """Compiles the method it is told, and times one call whenever it is told 'step'."""
-  from dream_jax.parallel.cores import split_cpu
+  from dream_jax.machine.cores import split_cpu
 
   split_cpu(args.worker)
   import dataclasses
@@ -70,10 +70,10 @@ def work(args: argparse.Namespace) -> None:
 
   import jax
 
-  from dream_jax.experiment import Workbench, load_prepared
-  from dream_jax.flags import load_config
+  from dream_jax.cli.flags import load_config
+  from dream_jax.config.recipe import recipe_from_config
+  from dream_jax.experiments.experiment import Workbench, load_prepared
   from dream_jax.models.registry import find_method
-  from dream_jax.recipe import recipe_from_config
 
   recipe = recipe_from_config(load_config(args.config))
   recipe = dataclasses.replace(recipe, num_seeds=args.worker)

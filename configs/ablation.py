@@ -11,7 +11,7 @@ An ablation is the name of a method with settings of its own in brackets; yours 
 --config.study.methods="('dream[model.reconstruct=never]', 'dream[model.credit=leave_one_out, model.sharpness=1.0]')".
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 ABLATIONS = (

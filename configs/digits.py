@@ -8,7 +8,7 @@ CPU cores. `configs/digits.py:quick` is a smoke test of a minute: two seeds, few
 first pairing.
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 

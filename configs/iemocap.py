@@ -14,7 +14,7 @@ The widths are GCNet's; DialogueRNN's files need --config.data.options.widths="(
 quote.
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 

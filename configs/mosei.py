@@ -11,7 +11,7 @@ has been made by us, so there is no result to quote.
 runs the same shapes on a small SYNTHETIC stand-in: a test of code and speed, not of methods.
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 

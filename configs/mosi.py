@@ -12,7 +12,7 @@ no feature extractor was trained on. `:bclstm` is the split of bc-LSTM, `:offici
 audio only; `--config.data.options.task` is 'binary', 'regression' or 'multiclass'.
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 

@@ -21,7 +21,7 @@ second data set needs a --workdir of its own. DIR/dataset.toml, for instance:
 Further keys, other forms of `splits`, Parquet and what counts as missing: see the README, "Your own data".
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 

@@ -6,7 +6,7 @@ FOLDER holds MMSA's `unaligned_39.pkl`. Without it the command says what it look
 real file has been made by us, so there is no result to quote.
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 

@@ -12,7 +12,7 @@ of every method searched first; `:incomplete_bclstm` is `:incomplete` on the spl
 on the digits. A killed study goes on where it was.
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 METHODS = (

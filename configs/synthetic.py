@@ -5,7 +5,7 @@ r"""Generated data whose informativeness is known, sample by sample and modality
 Scores the estimated contributions against the truth. Synthetic: no figure from it says anything about real data.
 """
 
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 from dream_jax.errors import UserError
 
 

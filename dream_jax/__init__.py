@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
   if name not in _HOMES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   if name in ('load', 'make_apply'):
-    from dream_jax import environment
+    from dream_jax.machine import environment
 
     environment.check_system()
   return getattr(importlib.import_module(_HOMES[name]), name)

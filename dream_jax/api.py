@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax import environment, paths, workdirs
-from dream_jax.calibration import Calibration
-from dream_jax.checkpoints import Checkpoints, checkpoint_folder, of_method
-from dream_jax.config_guard import read_sealed
+from dream_jax.config.recipe import recipe_from_config, recipe_of
 from dream_jax.data.prepare import standardise
-from dream_jax.errors import UserError
+from dream_jax.errors import UserError, did_you_mean
+from dream_jax.evaluation.calibration import Calibration
+from dream_jax.machine import environment, paths
 from dream_jax.models.model import overlay
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
-from dream_jax.recipe import recipe_from_config, recipe_of
 from dream_jax.spec import DatasetSpec
-from dream_jax.suggest import did_you_mean
+from dream_jax.workdir import method_files
+from dream_jax.workdir.checkpoints import Checkpoints, checkpoint_folder, of_method
+from dream_jax.workdir.config_guard import read_sealed
 
 Inputs = Mapping[str, Any]
 
@@ -125,7 +125,7 @@ def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
     )
   if seed is not None and seed not in recipe.seeds:
     raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
-  finished = workdirs.read_method(workdir, name, run=run)
+  finished = method_files.read_method(workdir, name, run=run)
   scores = np.reshape(finished.facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
   index = int(np.argmax(scores)) if seed is None else recipe.seeds.index(seed)
   with Checkpoints(checkpoint_folder(workdir, name), run=of_method(run, name), read_only=True) as checkpoints:
@@ -133,7 +133,7 @@ def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
   if found is None:
     raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
   params = jax.tree.map(lambda x: jnp.asarray(x[index]), found[1])
-  parts = workdirs.read_predictor_parts(workdir, run=run)
+  parts = method_files.read_predictor_parts(workdir, run=run)
   model = build(chosen, parts.spec, recipe_of(chosen, recipe).model)
   fitted = finished.rows[0].calibration
   # A method of single modalities has a row, and a calibration, for each of them and none for itself.
@@ -157,14 +157,14 @@ class Predictor:
     method: name of the method.
     seed: which seed of the workdir this is.
     statistics: what raw inputs are standardised with.
-    calibration: how its confidence is put right, see `dream_jax.calibration`.
+    calibration: how its confidence is put right, see `dream_jax.evaluation.calibration`.
   """
 
   def __init__(
     self,
     model: Any,
     params: Any,
-    parts: workdirs.PredictorParts,
+    parts: method_files.PredictorParts,
     method: str,
     seed: int,
     calibration: Calibration = Calibration(),  # noqa: B008  # Frozen.

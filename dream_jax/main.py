@@ -8,8 +8,9 @@ from typing import NoReturn
 
 from absl import logging
 
-from dream_jax import environment, flags
-from dream_jax.command import end_at_interrupt, exit_code
+from dream_jax.cli import flags
+from dream_jax.machine import environment
+from dream_jax.machine.exit_codes import end_at_interrupt, exit_code
 
 _AFTER_INTERRUPT = '; the same command continues where it stopped'
 
@@ -21,11 +22,11 @@ def run(argv: Sequence[str]) -> None:
   if arguments.mode == 'help':
     print(flags.USAGE)
   elif arguments.mode == 'list':
-    from dream_jax import listing
+    from dream_jax.cli import listing
 
     listing.print_all()
   elif arguments.mode == 'fields':
-    from dream_jax import listing
+    from dream_jax.cli import listing
 
     listing.print_fields(arguments.config)
   elif arguments.mode == 'report':
@@ -38,7 +39,8 @@ def run(argv: Sequence[str]) -> None:
     environment.check_xla_flags()
     if arguments.mode != 'plan':  # Which runs nothing.
       _start(arguments)
-    from dream_jax import experiment, plan, study
+    from dream_jax.experiments import experiment, study
+    from dream_jax.scaling import plan
 
     actions = {'train': experiment.train, 'evaluate': experiment.evaluate, 'study': study.study, 'plan': plan.plan}
     actions[arguments.mode](arguments.config, arguments.workdir)
@@ -46,8 +48,9 @@ def run(argv: Sequence[str]) -> None:
 
 def _start(arguments: flags.Arguments) -> None:
   """What has to happen before anything asks JAX for its devices."""
-  from dream_jax import compilation, storage
-  from dream_jax.parallel import cores, hosts
+  from dream_jax.machine import compile_cache, cores
+  from dream_jax.parallel import hosts
+  from dream_jax.workdir import storage
 
   storage.place(arguments.workdir)
   if arguments.mode != 'evaluate':  # Which only reads checkpoints.
@@ -57,7 +60,7 @@ def _start(arguments: flags.Arguments) -> None:
   with environment.naming_platforms():
     hosts.start(arguments.cluster)
   environment.start_devices()
-  compilation.use_cache(arguments.config, arguments.workdir)
+  compile_cache.use_cache(arguments.config, arguments.workdir)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

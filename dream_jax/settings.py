@@ -15,9 +15,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from dream_jax import paths
-from dream_jax.errors import UserError
-from dream_jax.suggest import did_you_mean, near
+from dream_jax.errors import UserError, did_you_mean, near
+from dream_jax.machine import paths
 
 T = TypeVar('T')
 

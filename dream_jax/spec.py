@@ -18,7 +18,7 @@ _RANKS = {'sequence': 2, 'vector': 1, 'tokens': 1, 'image': 3}
 # of ours, so they are plain words, and these few are taken.
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 TAKEN = ('id', 'label', 'oracle_mask')
-# What networks put behind the key of a modality, see `models.recognition`.
+# What networks put behind the key of a modality, see `models.dream.recognition`.
 KEY_ENDINGS = ('table', 'odds', 'trust', 'typicality')
 _TAKEN_KEYS = ('natural_damage',)
 

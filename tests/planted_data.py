@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dream_jax.data.checks.advice import advise
 from dream_jax.data.datasets import Dataset, Split, sample_keys
+from dream_jax.datacheck.advice import advise
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 SIZES = {'train': 300, 'validation': 200, 'test': 250}

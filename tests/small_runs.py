@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import small_data
 
+from dream_jax.config.default import get_default
+from dream_jax.config.recipe import Recipe, recipe_from_config
 from dream_jax.data.datasets import Dataset, Split
-from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import Prepared, prepare
-from dream_jax.default_config import get_default
-from dream_jax.recipe import Recipe, recipe_from_config
+from dream_jax.missingness.missing import Missing
 from dream_jax.spec import TASKS, DatasetSpec
 
 NUM_OUTPUTS = dict(zip(TASKS, (1, 1, 3, 4), strict=True))  # regression, binary, multiclass, multilabel

@@ -11,9 +11,10 @@ import pytest
 from jax.sharding import AxisType
 from small_runs import FAST_COMPILE, small_config, small_dataset
 
-from dream_jax import experiment, feed, programs, study, train
 from dream_jax.data.device_batches import DeviceBatches
+from dream_jax.experiments import experiment, study
 from dream_jax.report import page
+from dream_jax.training import feed, programs, train
 
 METHOD = 'concat'
 

@@ -12,16 +12,17 @@ from scipy import special
 from small_runs import jit, small_config, small_prepared, small_spec
 
 import dream_jax
-from dream_jax import api, sealed, workdirs
-from dream_jax.calibration import Calibration
-from dream_jax.config_guard import read_config
+from dream_jax import api
+from dream_jax.config.recipe import recipe_from_config
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.prepare import standardise
 from dream_jax.errors import UserError
-from dream_jax.models.dream import Dream
+from dream_jax.evaluation.calibration import Calibration
+from dream_jax.evaluation.predict import label_scale
+from dream_jax.models.dream.dream import Dream
 from dream_jax.models.registry import build, find_method
-from dream_jax.predict import label_scale
-from dream_jax.recipe import recipe_from_config
+from dream_jax.workdir import method_files, sealed
+from dream_jax.workdir.config_guard import read_config
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +62,7 @@ def test_predictor_equals_the_evaluation_of_the_trainer(workdir, test_split):
 
 
 def test_best_seed_of_validation_is_the_default(workdir, predictor):
-  scores = workdirs.read_method(str(workdir), 'dream').facts['validation_score']
+  scores = method_files.read_method(str(workdir), 'dream').facts['validation_score']
   assert predictor.seed == int(np.argmax(scores))
   assert predictor.method == 'dream'
 
@@ -179,8 +180,8 @@ def test_damaged_files_are_named(workdir, tmp_path, damage):
 
 def test_regression_answers_in_the_units_of_the_labels(tmp_path):
   prepared = small_prepared('regression', ('face', 'pose'))
-  workdirs.write_predictor_parts(str(tmp_path), prepared)
-  parts = workdirs.read_predictor_parts(str(tmp_path))
+  method_files.write_predictor_parts(str(tmp_path), prepared)
+  parts = method_files.read_predictor_parts(str(tmp_path))
   scale = label_scale(prepared)
   assert (parts.scale, parts.spec) == (scale, prepared.spec)
   model = build(find_method('late+dropout'), parts.spec, recipe_from_config(small_config()).model)
@@ -196,8 +197,8 @@ def test_regression_answers_in_the_units_of_the_labels(tmp_path):
 
 def test_a_loaded_model_reads_length_zero_as_missing_and_refuses_what_it_cannot_answer(tmp_path):
   prepared = small_prepared('regression', ('audio', 'pose'))
-  workdirs.write_predictor_parts(str(tmp_path), prepared)
-  parts = workdirs.read_predictor_parts(str(tmp_path))
+  method_files.write_predictor_parts(str(tmp_path), prepared)
+  parts = method_files.read_predictor_parts(str(tmp_path))
   model = build(find_method('late+dropout'), parts.spec, recipe_from_config(small_config()).model)
   params = model.init({'params': jax.random.key(0)}, api.empty_inputs(parts.spec), train=False)['params']
   predictor = api.Predictor(model, params, parts, 'late+dropout', 0)

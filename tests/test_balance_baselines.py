@@ -34,8 +34,8 @@ from baseline_cases import (
 from small_runs import jit, small_spec
 
 from dream_jax.models.baselines.mmpareto import MmPareto, combine
+from dream_jax.models.baselines.modality_valuation import ValuationResampling, right
 from dream_jax.models.baselines.ogm_ge import OgmGe
-from dream_jax.models.baselines.valuation import ValuationResampling, right
 from dream_jax.models.outputs import Outputs
 
 _OPTIONS = {OgmGe: {'alpha': 0.7}, MmPareto: {}, ValuationResampling: {}}

@@ -8,8 +8,8 @@ import pytest
 from scipy import special
 from small_runs import small_spec
 
-from dream_jax import calibration
-from dream_jax.calibration import Calibration, confidence, expected_calibration_error, fit, measure
+from dream_jax.evaluation import calibration
+from dream_jax.evaluation.calibration import Calibration, confidence, expected_calibration_error, fit, measure
 
 _N = 4000
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from planted_data import OUTPUTS, SIZES, make
 
-from dream_jax.data import check
-from dream_jax.data.checks import content, verdict, words
-from dream_jax.data.checks.advice import advise
-from dream_jax.data.checks.description import WIDTH
-from dream_jax.data.checks.probe import Probes, Score
+from dream_jax.datacheck import check, content, verdict, words
+from dream_jax.datacheck.advice import advise
+from dream_jax.datacheck.description import WIDTH
+from dream_jax.datacheck.probe import Probes, Score
 from dream_jax.errors import UserError
 
 # Words.
@@ -232,7 +231,7 @@ def test_own_folder_from_file_to_verdict(tmp_path, capsys):
 
 def test_importing_and_inspecting_needs_neither_jax_nor_tensorflow(root):
   program = (
-    'import sys; sys.path.insert(0, "tests"); import small_data; from dream_jax.data import check\n'
+    'import sys; sys.path.insert(0, "tests"); import small_data; from dream_jax.datacheck import check\n'
     'check.describe(check.inspect(small_data.small_dataset()))\n'
     'print(sorted({"jax", "flax", "tensorflow", "ml_collections"} & set(sys.modules)))'
   )

@@ -7,12 +7,11 @@ import pytest
 import small_data
 from planted_data import SIZES, make, make_spec, modality, repeats, text_of, topics
 
-from dream_jax.data import check
-from dream_jax.data.checks import verdict
-from dream_jax.data.checks.advice import advise
-from dream_jax.data.checks.duplicates import WHOLE
-from dream_jax.data.checks.inspection import Lengths
 from dream_jax.data.datasets import Dataset, Split, _assemble, sample_keys
+from dream_jax.datacheck import check, verdict
+from dream_jax.datacheck.advice import advise
+from dream_jax.datacheck.duplicates import WHOLE
+from dream_jax.datacheck.inspection import Lengths
 from dream_jax.spec import ModalitySpec
 
 # What is in the data.

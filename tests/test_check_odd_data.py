@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_data import OUTPUTS
 
-from dream_jax.data import check
-from dream_jax.data.checks.advice import advise
 from dream_jax.data.datasets import Dataset, Split, sample_keys
+from dream_jax.datacheck import check
+from dream_jax.datacheck.advice import advise
 from dream_jax.spec import TASKS, DatasetSpec, ModalitySpec
 
 MODALITIES = (

@@ -4,10 +4,9 @@ import numpy as np
 import small_data
 from planted_data import make, modality
 
-from dream_jax.data import check
-from dream_jax.data.checks import pooling
-from dream_jax.data.checks.description import WIDTH
 from dream_jax.data.datasets import Split, sample_keys
+from dream_jax.datacheck import check, pooling
+from dream_jax.datacheck.description import WIDTH
 from dream_jax.spec import ModalitySpec
 
 

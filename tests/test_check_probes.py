@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from planted_data import OUTPUTS, make, make_spec, text_of, topics
 
-from dream_jax import metrics
-from dream_jax.data import check
-from dream_jax.data.checks import pooling, probe, verdict
-from dream_jax.data.checks.advice import advise
+from dream_jax.datacheck import check, pooling, probe, verdict
+from dream_jax.datacheck.advice import advise
+from dream_jax.evaluation import metrics
 
 
 @pytest.mark.parametrize('task', OUTPUTS)

@@ -19,9 +19,9 @@ import pytest
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dream_jax.checkpoints import Checkpoints, checkpoint_folder
 from dream_jax.errors import Preempted, UserError
 from dream_jax.parallel import hosts
+from dream_jax.workdir.checkpoints import Checkpoints, checkpoint_folder
 
 
 class State(NamedTuple):
@@ -315,7 +315,7 @@ def test_only_a_failure_in_one_of_several_processes_does_not_wait(tmp_path, monk
 _SAVER = """
   import sys
   import jax.numpy as jnp, numpy as np
-  from dream_jax.checkpoints import Checkpoints
+  from dream_jax.workdir.checkpoints import Checkpoints
   with Checkpoints(sys.argv[1]) as checkpoints:
     start = (checkpoints.latest_step() or 0) + 1
     for step in range(start, 1000):

@@ -9,7 +9,7 @@ import pytest
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import MAX_EXACT, coalition_matrix, shapley_matrix, shapley_values
-from dream_jax.models.contribution import certainty_credit, credit, expected_credit
+from dream_jax.models.dream.contribution import certainty_credit, credit, expected_credit
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from dream_jax import command
+from dream_jax.machine import exit_codes
 
 _SAYS = """
 import sys
@@ -51,7 +51,7 @@ def test_output_that_nobody_reads_ends_quietly(lines, root):
 
 def test_no_output_at_all_is_no_mistake(monkeypatch):
   monkeypatch.setattr(sys, 'stdout', None)
-  assert command.exit_code(lambda: print('x'), writes_to='--workdir') == 0
+  assert exit_codes.exit_code(lambda: print('x'), writes_to='--workdir') == 0
 
 
 def test_current_folder_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
@@ -59,7 +59,7 @@ def test_current_folder_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
   folder.mkdir()
   monkeypatch.chdir(folder)
   folder.rmdir()
-  assert command.exit_code(lambda: pytest.fail('was run'), writes_to='--workdir') == 2
+  assert exit_codes.exit_code(lambda: pytest.fail('was run'), writes_to='--workdir') == 2
   assert 'the current folder does not exist any more' in capsys.readouterr().err
   os.chdir(tmp_path)
 
@@ -68,7 +68,7 @@ def test_current_folder_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
   'read', [lambda: json.loads('[' * 100_000), lambda: tomllib.loads('a = ' + '[' * 100_000)], ids=['json', 'toml']
 )
 def test_input_that_is_nested_too_deeply_is_told(read, capsys):
-  assert command.exit_code(read, writes_to='--workdir') == 2
+  assert exit_codes.exit_code(read, writes_to='--workdir') == 2
   assert 'nested too deeply' in capsys.readouterr().err
 
 
@@ -77,4 +77,4 @@ def test_endless_recursion_of_ours_keeps_its_traceback():
     endless()
 
   with pytest.raises(RecursionError):
-    command.exit_code(endless, writes_to='--workdir')
+    exit_codes.exit_code(endless, writes_to='--workdir')

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dream_jax import statistics
-from dream_jax.comparisons import compare
-from dream_jax.evaluate import Row
+from dream_jax.evaluation import intervals
+from dream_jax.evaluation.comparisons import compare
+from dream_jax.evaluation.evaluate import Row
 
 
 def _row(name, **scores):
@@ -37,7 +37,7 @@ def test_every_other_row_is_compared_under_what_both_have(rows):
   assert ('partial@here', 'modality/zeros') not in pairs
   assert {(c['a'], c['regime'], c['metric']) for c in found} == {('mine@here', 'here', 'accuracy')}
   by = {(c['b'], c['protocol']): c for c in found}
-  expected = statistics.paired_comparison(
+  expected = intervals.paired_comparison(
     rows['mine'].sample_scores['complete'], rows['worse'].sample_scores['complete']
   )
   mine = by['worse@here', 'complete']
@@ -49,7 +49,7 @@ def test_the_correction_is_over_the_opponents_of_one_protocol(rows):
   found = compare('mine', rows, 'accuracy')
   for protocol in ('complete', 'modality/zeros'):
     family = [c for c in found if c['protocol'] == protocol and np.isfinite(c['p'])]
-    assert [c['p_holm'] for c in family] == statistics.holm([c['p'] for c in family])
+    assert [c['p_holm'] for c in family] == intervals.holm([c['p'] for c in family])
     assert len(family) == 3
   (diverged,) = [c for c in found if c['b'] == 'diverged' and c['protocol'] == 'complete']
   assert 'p_holm' not in diverged

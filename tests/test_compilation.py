@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from dream_jax.compilation import use_cache
+from dream_jax.machine.compile_cache import use_cache
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 from small_runs import optax_promotes  # noqa: F401
 
 from dream_jax.api import empty_inputs
-from dream_jax.data.missing import validate
-from dream_jax.data.protocols import conditions
+from dream_jax.cli.flags import load_config
+from dream_jax.config.recipe import recipe_from_config
 from dream_jax.errors import UserError
-from dream_jax.flags import load_config
+from dream_jax.missingness.missing import validate
+from dream_jax.missingness.protocols import conditions
 from dream_jax.models.registry import build, find_method
-from dream_jax.recipe import recipe_from_config
 from dream_jax.spec import DatasetSpec, ModalitySpec
-from dream_jax.step import create_optimizer, create_state, train_call
+from dream_jax.training.step import create_optimizer, create_state, train_call
 
 _ROOT = Path(__file__).resolve().parent.parent
 _STEPS = 2

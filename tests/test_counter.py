@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from dream_jax.data import counter
-from dream_jax.data.counter import NUMPY
+from dream_jax.missingness import counter
+from dream_jax.missingness.counter import NUMPY
 
 BACKENDS = ('numpy', 'tensorflow', 'jax')
 
@@ -100,7 +100,7 @@ def test_threshold_is_the_probability_in_words():
 
 def test_host_code_imports_no_framework():
   code = (
-    'import sys; import dream_jax.data.pipeline, dream_jax.data.prepare, dream_jax.data.protocols; '
+    'import sys; import dream_jax.data.pipeline, dream_jax.data.prepare, dream_jax.missingness.protocols; '
     'print([m for m in ("tensorflow", "jax") if m in sys.modules])'
   )
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

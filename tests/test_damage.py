@@ -11,9 +11,11 @@ import pytest
 import small_workdirs
 from small_workdirs import METHOD, config, results
 
-from dream_jax import api, experiment, storage, study
+from dream_jax import api
 from dream_jax.errors import UserError
+from dream_jax.experiments import experiment, study
 from dream_jax.report import text
+from dream_jax.workdir import storage
 
 
 class _Killed(BaseException):  # No error.

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax import divergence, feed, programs, train
-from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import Diverged
-from dream_jax.feed import Feed
 from dream_jax.models.registry import find_method
-from dream_jax.runs import Runs
-from dream_jax.step import Selection
-from dream_jax.train import Trainer
+from dream_jax.training import divergence, feed, programs, train
+from dream_jax.training.feed import Feed
+from dream_jax.training.runs import Runs
+from dream_jax.training.step import Selection
+from dream_jax.training.train import Trainer
+from dream_jax.workdir.checkpoints import Checkpoints
 
 _METHOD = 'concat+dropout'
 
@@ -93,7 +93,7 @@ def test_it_stops_at_once_names_the_seed_and_keeps_what_was_good(trainer, whole,
       f'{_METHOD} diverged in steps 7 to 8 of 12: not finite for seed 4 (1 of 2): ',
       ': loss, task, gradient_norm, parameters; earlier checkpoints stay',
       'lower config.optimizer.learning_rate (0.003 now) in another --workdir',
-      'dream_jax.data.check',
+      'dream_jax.datacheck',
     ):
       assert part in told
     step, state = _saved(tmp_path, trainer)

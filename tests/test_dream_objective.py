@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from small_runs import jit, small_prepared, small_recipe
 
-from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import train_batches
-from dream_jax.models import dream_objective
+from dream_jax.missingness.missing import Missing
 from dream_jax.models.coalitions import coalition_matrix
+from dream_jax.models.dream import losses
 from dream_jax.models.registry import build, find_method
 
 _DRAWS = 4000
@@ -19,7 +19,7 @@ _DRAWS = 4000
 def test_coalitions_are_drawn_uniformly_from_the_kept_slots(kept):
   rows = coalition_matrix(len(kept))
   all_kept = jnp.broadcast_to(jnp.asarray(kept, bool), (_DRAWS, len(kept)))
-  drawn = np.asarray(dream_objective.draw_coalition(jax.random.key(0), jnp.asarray(rows), all_kept))
+  drawn = np.asarray(losses.draw_coalition(jax.random.key(0), jnp.asarray(rows), all_kept))
   allowed = ~(rows & ~np.asarray(kept, bool)).any(1)
   assert allowed.sum() == 2 ** sum(kept) - 1
   counts = np.bincount(drawn, minlength=len(rows))
@@ -33,7 +33,7 @@ def test_every_sample_draws_for_itself():
   rows = coalition_matrix(3)
   kept = np.random.default_rng(0).random((500, 3)) < 0.5
   kept[~kept.any(1), 1] = True
-  drawn = np.asarray(dream_objective.draw_coalition(jax.random.key(1), jnp.asarray(rows), jnp.asarray(kept)))
+  drawn = np.asarray(losses.draw_coalition(jax.random.key(1), jnp.asarray(rows), jnp.asarray(kept)))
   assert not (rows[drawn] & ~kept).any()
   assert len(set(drawn[kept.all(1)])) == len(rows)
 

@@ -11,9 +11,9 @@ import pytest
 from small_runs import small_config, small_spec
 
 import dream_jax
-from dream_jax import command, environment
 from dream_jax.api import empty_inputs
 from dream_jax.errors import UserError
+from dream_jax.machine import environment, exit_codes
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_predictor_of_a_notebook_with_64_bits_gives_the_same(trained, x64):
 
 def test_windows_is_told_at_once(monkeypatch, capsys):
   monkeypatch.setattr(sys, 'platform', 'win32')
-  assert command.exit_code(lambda: pytest.fail('was run'), writes_to='--workdir') == 2
+  assert exit_codes.exit_code(lambda: pytest.fail('was run'), writes_to='--workdir') == 2
   assert capsys.readouterr().err == (
     'dream_jax: dream_jax does not run on Windows; expected Linux or macOS: use WSL (wsl --install) or a container\n'
   )
@@ -147,7 +147,7 @@ def test_windows_is_told_at_once(monkeypatch, capsys):
     dream_jax.load  # noqa: B018
 
 
-@pytest.mark.parametrize('module', ['dream_jax.main', 'dream_jax.data.check'])
+@pytest.mark.parametrize('module', ['dream_jax.main', 'dream_jax.datacheck'])
 def test_commands_can_say_so_where_unix_is_absent(module, root):
   code = (
     'import importlib, sys\n'

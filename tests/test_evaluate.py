@@ -10,14 +10,14 @@ from jax.sharding import AxisType, Mesh
 from scipy import stats
 from small_runs import FAST_COMPILE, small_prepared, small_recipe
 
-from dream_jax import calibration
-from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import eval_batches
-from dream_jax.data.protocols import conditions
-from dream_jax.evaluate import ConstantPredictor, evaluate_method
+from dream_jax.evaluation import calibration
+from dream_jax.evaluation.evaluate import ConstantPredictor, evaluate_method
+from dream_jax.evaluation.predict import EvalInputs, Predictor, Seen, label_scale
+from dream_jax.missingness.missing import Missing
+from dream_jax.missingness.protocols import conditions
 from dream_jax.models.registry import build, find_method
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.predict import EvalInputs, Predictor, Seen, label_scale
 from dream_jax.spec import TASKS
 
 _NAMES = ('audio', 'face', 'pose')
@@ -340,5 +340,5 @@ def test_a_full_memory_predicts_as_without_one(monkeypatch):
     expected = predictor.split(params, inputs, 'test', missing=missing, seed=3)
     got = predictor.split(params, inputs, 'test', missing=missing, seed=3, seen=seen)
     np.testing.assert_allclose(got['prediction'], expected['prediction'], rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr('dream_jax.predict._SEEN_BYTES', 0)
+    monkeypatch.setattr('dream_jax.evaluation.predict._SEEN_BYTES', 0)
     assert seen.full

@@ -8,11 +8,11 @@ import typing
 
 import pytest
 
-from dream_jax import flags
-from dream_jax.data.missing import FILLS
-from dream_jax.default_config import get_default
+from dream_jax.cli import flags
+from dream_jax.config.default import get_default
+from dream_jax.config.recipe import Recipe, recipe_from_config
 from dream_jax.errors import UserError
-from dream_jax.recipe import Recipe, recipe_from_config
+from dream_jax.missingness.missing import FILLS
 from dream_jax.settings import Rule, rule_of, setting, walk
 
 _FIELDS = {path: (hint, rule_of(field)) for path, hint, field in walk(Recipe) if field is not None}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import small_data
 
-from dream_jax import workdirs
-from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import prepare
 from dream_jax.errors import UserError
+from dream_jax.missingness.missing import Missing
+from dream_jax.workdir import method_files
 
 
 def _changed(dataset, split, **parts):
@@ -108,8 +108,8 @@ def test_what_is_missing_in_training_does_not_change_it():
 def test_a_workdir_refuses_data_that_changed(change, tmp_path):
   whole = small_data.small_dataset()
   before, after = (prepare(d, train_missing=Missing(), seed=0) for d in (whole, CHANGES[change](whole)))
-  workdirs.write_predictor_parts(str(tmp_path), before)
-  workdirs.write_predictor_parts(str(tmp_path), before)
-  for use in (workdirs.write_predictor_parts, workdirs.check_data):
+  method_files.write_predictor_parts(str(tmp_path), before)
+  method_files.write_predictor_parts(str(tmp_path), before)
+  for use in (method_files.write_predictor_parts, method_files.check_data):
     with pytest.raises(UserError, match=r'was made with other data.*choose another --workdir'):
       use(str(tmp_path), after)

@@ -7,9 +7,10 @@ import types
 
 import pytest
 
-from dream_jax import flags, main
-from dream_jax.cluster import Cluster
+from dream_jax import main
+from dream_jax.cli import flags
 from dream_jax.errors import Preempted, UserError
+from dream_jax.parallel.cluster import Cluster
 
 _CONFIG = """
 from ml_collections import ConfigDict, config_dict
@@ -225,13 +226,13 @@ def library(monkeypatch):
     monkeypatch.setattr(fake, name, call, raising=False)
 
   for module, name in (
-    ('dream_jax.experiment', 'train'),
-    ('dream_jax.experiment', 'evaluate'),
-    ('dream_jax.study', 'study'),
-    ('dream_jax.plan', 'plan'),
+    ('dream_jax.experiments.experiment', 'train'),
+    ('dream_jax.experiments.experiment', 'evaluate'),
+    ('dream_jax.experiments.study', 'study'),
+    ('dream_jax.scaling.plan', 'plan'),
     ('dream_jax.report.text', 'show'),
-    ('dream_jax.listing', 'print_all'),
-    ('dream_jax.listing', 'print_fields'),
+    ('dream_jax.cli.listing', 'print_all'),
+    ('dream_jax.cli.listing', 'print_fields'),
   ):
     stand_in(module, name)
   # It would change the signals and the JAX of this very process.
@@ -334,7 +335,7 @@ def test_import_starts_no_device_and_loads_no_tensorflow(root):
     'import sys, dream_jax, dream_jax.main\n'
     'dream_jax.UserError, dream_jax.DatasetSpec, dream_jax.ModalitySpec, dream_jax.__version__, dir(dream_jax)\n'
     'assert "jax" not in sys.modules, "jax is loaded"\n'
-    'import dream_jax.checkpoints, dream_jax.writers, dream_jax.settings\n'
+    'import dream_jax.workdir.checkpoints, dream_jax.workdir.metrics_log, dream_jax.settings\n'
     'loaded = [m for m in ("tensorflow", "tensorflow_datasets", "matplotlib") if m in sys.modules]\n'
     'assert not loaded, loaded\n'
     'from jax._src import xla_bridge\n'
@@ -343,3 +344,10 @@ def test_import_starts_no_device_and_loads_no_tensorflow(root):
   )
   done = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
+
+
+def test_a_config_that_imports_a_former_name_is_told_the_new_one(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text('from dream_jax.default_config import get_default\nget_config = get_default\n')
+  with pytest.raises(UserError, match=r'mine\.py:1.*it is dream_jax\.config\.default now'):
+    flags.parse(['main', f'--config={path}'])

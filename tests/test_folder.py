@@ -28,12 +28,13 @@ from small_folder import (
   write_parquet,
 )
 
+from dream_jax.cli.flags import load_config
+from dream_jax.data.builders.folder.formats import open_table
 from dream_jax.data.builders.folder.index import position
-from dream_jax.data.builders.folder.tables import Wanted, open_table
+from dream_jax.data.builders.folder.tables import Wanted
 from dream_jax.data.catalogue import builder_class
 from dream_jax.data.datasets import load_dataset
 from dream_jax.errors import UserError
-from dream_jax.flags import load_config
 
 
 @pytest.mark.parametrize('writer', WRITERS)

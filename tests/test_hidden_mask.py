@@ -12,15 +12,15 @@ import pytest
 from small_runs import FAST_COMPILE, jit, optax_promotes, small_dataset, small_prepared, small_recipe  # noqa: F401
 
 from dream_jax.data import pipeline
-from dream_jax.data.counter import NUMPY
-from dream_jax.data.missing import EVALUATE_EPOCH, PREPARE_EPOCH, Missing, draw_keep
 from dream_jax.data.pipeline import eval_batches, train_batches
 from dream_jax.data.prepare import prepare
+from dream_jax.evaluation.predict import EvalInputs, Predictor, label_scale
+from dream_jax.missingness.counter import NUMPY
+from dream_jax.missingness.missing import EVALUATE_EPOCH, PREPARE_EPOCH, Missing, draw_keep
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import METHODS, build, find_method
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.predict import EvalInputs, Predictor, label_scale
-from dream_jax.step import create_optimizer, create_state, train_call
+from dream_jax.training.step import create_optimizer, create_state, train_call
 
 # One method of each module and its options: what is injected makes no other model.
 _TRAINED = tuple(

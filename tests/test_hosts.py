@@ -13,10 +13,10 @@ import compile_cache
 import numpy as np
 import pytest
 
-from dream_jax import storage
-from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import UserError
 from dream_jax.parallel import hosts
+from dream_jax.workdir import storage
+from dream_jax.workdir.checkpoints import Checkpoints
 
 _KILLS = int(os.environ.get('DREAM_TEST_KILLS', '3'))
 # Cheap to compile: what several processes do to a run does not depend on what it trains. DREAM itself is tested once.
@@ -192,7 +192,7 @@ def two(job, tmp_path_factory):
 def test_a_process_that_finds_nobody_says_so(process, root):
   code = (
     'import sys\n'
-    'from dream_jax.cluster import Cluster\n'
+    'from dream_jax.parallel.cluster import Cluster\n'
     'from dream_jax.parallel import hosts\n'
     'hosts._START = 3\n'
     f'hosts.start(Cluster("127.0.0.1:{_free_port()}", 2, {process}))\n'

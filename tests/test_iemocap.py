@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dream_jax import flags
+from dream_jax.cli import flags
 from dream_jax.data.builders.iemocap import sources
 from dream_jax.data.builders.iemocap.iemocap import Iemocap, split_dialogues
 from dream_jax.data.datasets import load_dataset

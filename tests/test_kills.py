@@ -9,11 +9,12 @@ import pytest
 import small_workdirs
 from small_workdirs import METHOD, results
 
-from dream_jax import experiment, storage, study, workdirs
-from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import UserError
-from dream_jax.ledger import Ledger
+from dream_jax.experiments import experiment, study
 from dream_jax.report.results import read_results
+from dream_jax.workdir import method_files, storage
+from dream_jax.workdir.checkpoints import Checkpoints
+from dream_jax.workdir.ledger import Ledger
 
 config = functools.partial(small_workdirs.config, train__num_evals=2)
 
@@ -142,13 +143,13 @@ def test_a_study_whose_next_command_was_killed_says_so(patch, tmp_path):
 
 def test_arrays_that_nothing_names_go_with_the_next_write(tmp_path):
   with contextlib.suppress(_Killed):
-    _killed_at(1, lambda: workdirs.write_method(str(tmp_path), 'a', {}, []))
+    _killed_at(1, lambda: method_files.write_method(str(tmp_path), 'a', {}, []))
   assert len(list((tmp_path / 'methods').iterdir())) == 1
   (tmp_path / 'methods' / 'a.0123456789abcdef.npz').write_bytes(b'')
   (tmp_path / 'methods' / 'a.b.0123456789abcdef.npz').write_bytes(b'')  # Of another method.
-  workdirs.write_method(str(tmp_path), 'a', {}, [])
+  method_files.write_method(str(tmp_path), 'a', {}, [])
   assert len(list((tmp_path / 'methods').glob('a.*.npz'))) == 2
-  assert workdirs.read_method(str(tmp_path), 'a').rows == []
+  assert method_files.read_method(str(tmp_path), 'a').rows == []
 
 
 def test_killed_while_it_removes_what_a_finished_run_needs_no_more(patch, tmp_path):

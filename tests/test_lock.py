@@ -9,8 +9,9 @@ import pytest
 import small_workdirs
 from small_workdirs import config
 
-from dream_jax import experiment, storage, study
 from dream_jax.errors import UserError
+from dream_jax.experiments import experiment, study
+from dream_jax.workdir import storage
 
 _HOLD = """
   import sys

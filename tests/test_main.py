@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dream_jax import main
-from dream_jax.data.protocols import protocol_names
+from dream_jax.missingness.protocols import protocol_names
 from dream_jax.models.registry import METHODS
 
 _METHODS = ('dream', 'late+dropout', 'majority')

@@ -13,8 +13,8 @@ from dream_jax.errors import UserError
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh, mesh_over, put, sharding
-from dream_jax.programs import lower, mesh_of
-from dream_jax.runs import Runs
+from dream_jax.training.programs import lower, mesh_of
+from dream_jax.training.runs import Runs
 
 _SEEDS, _ROWS, _STEPS = 8, 16, 20
 # (devices along seed, along data, how)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dream_jax.data import memory
 from dream_jax.errors import UserError
+from dream_jax.machine import memory
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from dream_jax import metrics
+from dream_jax.evaluation import metrics
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 MODALITIES = (ModalitySpec('a', 'vector', (2,)), ModalitySpec('b', 'vector', (2,)))
@@ -375,5 +375,8 @@ def test_auilc_is_the_area_over_the_span():
 
 
 def test_metrics_and_statistics_load_without_jax():
-  code = 'import sys, dream_jax.metrics, dream_jax.statistics; sys.exit(bool({"jax", "tensorflow"} & set(sys.modules)))'
+  code = (
+    'import sys, dream_jax.evaluation.metrics, dream_jax.evaluation.intervals; '
+    'sys.exit(bool({"jax", "tensorflow"} & set(sys.modules)))'
+  )
   assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_data import SPEC, small_split
 
-from dream_jax.data import counter, fills, protocols
-from dream_jax.data.counter import NUMPY
-from dream_jax.data.missing import Missing, describe, draw_keep, removes, slot_keep, validate
 from dream_jax.errors import UserError
+from dream_jax.missingness import counter, fills, protocols
+from dream_jax.missingness.counter import NUMPY
+from dream_jax.missingness.missing import Missing, describe, draw_keep, removes, slot_keep, validate
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 ZERO = {m.name: np.linspace(-2, -1, m.shape[-1], dtype=np.float32) for m in SPEC.modalities if m.kind != 'tokens'}

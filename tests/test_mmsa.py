@@ -9,15 +9,15 @@ import sys
 import numpy as np
 import pytest
 
-from dream_jax import metrics
-from dream_jax.data import memory
 from dream_jax.data.builders import mmsa_builder
 from dream_jax.data.builders.cmu_mosei.cmu_mosei import CmuMosei
 from dream_jax.data.datasets import load_dataset
-from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import eval_batches
 from dream_jax.data.prepare import prepare
 from dream_jax.errors import UserError
+from dream_jax.evaluation import metrics
+from dream_jax.machine import memory
+from dream_jax.missingness.missing import Missing
 
 ROWS = {'train': 5, 'valid': 3, 'test': 4}
 SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}

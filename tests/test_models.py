@@ -13,7 +13,7 @@ from small_runs import jit, small_recipe, small_spec
 from dream_jax.errors import UserError
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.dream import Dream, DreamSettings
+from dream_jax.models.dream.dream import Dream, DreamSettings
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.objective import task_loss
 from dream_jax.models.registry import METHODS, build, find_method

@@ -6,13 +6,13 @@ import pytest
 import small_folder
 
 from dream_jax.api import empty_inputs
+from dream_jax.config.recipe import ModelSettings
 from dream_jax.data.builders.folder.description import read_description
 from dream_jax.data.builders.folder.survey import survey_folder
 from dream_jax.errors import UserError
-from dream_jax.evaluate import _row_names
+from dream_jax.evaluation.evaluate import _row_names
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import METHODS, build, find_method
-from dream_jax.recipe import ModelSettings
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 # What networks put behind a name, names of fields of modules, of methods, and of entries beside them in results.

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from small_data import SPEC, small_dataset
 
-from dream_jax.data import counter, fills
-from dream_jax.data.counter import NUMPY
-from dream_jax.data.missing import Missing, describe, draw_keep
 from dream_jax.data.pipeline import device_prefetch, eval_batches, train_batches
 from dream_jax.data.prepare import prepare
 from dream_jax.data.sampler import batch_rows, permute
 from dream_jax.errors import UserError
+from dream_jax.missingness import counter, fills
+from dream_jax.missingness.counter import NUMPY
+from dream_jax.missingness.missing import Missing, describe, draw_keep
 
 INJECT = Missing('modality', 0.6, 'uniform', fills=('zeros', 'noise', 'swap'))
 N = 40

@@ -10,16 +10,16 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from small_runs import optax_promotes, small_recipe, small_spec  # noqa: F401
 
-from dream_jax import plan
+from dream_jax.cli.flags import load_config
+from dream_jax.config.recipe import recipe_from_config
 from dream_jax.data.datasets import known_of, load_dataset
 from dream_jax.errors import UserError
-from dream_jax.flags import load_config
+from dream_jax.machine import cores
 from dream_jax.models.registry import find_method
-from dream_jax.parallel import chips, cores
-from dream_jax.parallel.chips import Chip, Network, collective_seconds, predict
-from dream_jax.parallel.hlo import Collective, read_program
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.recipe import recipe_from_config
+from dream_jax.scaling import chips, plan
+from dream_jax.scaling.chips import Chip, Network, collective_seconds, predict
+from dream_jax.scaling.hlo import Collective, read_program
 
 _SMALL = {'train': 60, 'validation': 12, 'test': 30}
 

@@ -13,7 +13,7 @@ from baseline_cases import B, drawn, inputs_of, label_of
 from small_runs import jit, small_recipe, small_spec
 
 from dream_jax.errors import UserError
-from dream_jax.models.dream import DreamSettings
+from dream_jax.models.dream.dream import DreamSettings
 from dream_jax.models.layers import Dropout
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import METHODS, build, find_method

@@ -7,10 +7,10 @@ import pytest
 from small_data import SPEC, small_dataset
 
 from dream_jax.data import prepare as prepare_module
-from dream_jax.data.counter import NUMPY
-from dream_jax.data.missing import PREPARE_EPOCH, Missing, describe, draw_keep
 from dream_jax.data.prepare import prepare, standardise
 from dream_jax.errors import UserError
+from dream_jax.missingness.counter import NUMPY
+from dream_jax.missingness.missing import PREPARE_EPOCH, Missing, describe, draw_keep
 
 ALL_FILLS = ('zeros', 'noise', 'swap', 'mean')
 EXAMPLES = (

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from dream_jax.data import counter, fills
 from dream_jax.data.builders.folder.npz_table import NpzTable
 from dream_jax.data.builders.folder.parquet_table import ParquetTable
 from dream_jax.data.builders.folder.tables import Wanted
-from dream_jax.data.builders.safe_pickle import load_arrays
-from dream_jax.data.counter import NUMPY
-from dream_jax.data.missing import FILLS, Keep, Missing, draw_keep
+from dream_jax.data.pickles.safe_pickle import load_arrays
 from dream_jax.data.prepare import prepare, standardise
+from dream_jax.missingness import counter, fills
+from dream_jax.missingness.counter import NUMPY
+from dream_jax.missingness.missing import FILLS, Keep, Missing, draw_keep
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=40, database=None)
 SPEC = small_data.SPEC

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import special, stats
 from sklearn import metrics as sk
 
-from dream_jax import calibration, metrics, statistics
+from dream_jax.evaluation import calibration, intervals, metrics
 from dream_jax.models import coalitions
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -104,7 +104,7 @@ def test_the_order_of_samples_changes_nothing(case, data):
 @QUICK
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=12))
 def test_the_interval_over_seeds_is_students(values):
-  found = statistics.summarise(values)
+  found = intervals.summarise(values)
   assert found['mean'] == pytest.approx(np.mean(values), abs=1e-6)
   error = stats.sem(values)
   if error == 0:
@@ -117,7 +117,7 @@ def test_the_interval_over_seeds_is_students(values):
 @QUICK
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_steps_down(p_values):
-  found = statistics.holm(p_values)
+  found = intervals.holm(p_values)
   order = sorted(range(len(p_values)), key=lambda i: p_values[i])
   expected, running = [0.0] * len(p_values), 0.0
   for rank, i in enumerate(order):
@@ -131,13 +131,13 @@ def test_holm_steps_down(p_values):
 @given(st.integers(1, 4), st.integers(1, 9), st.data())
 def test_comparisons_are_antisymmetric_and_hold_their_difference(seeds, n, data):
   a, b = (data.draw(vectors((seeds, n))) for _ in range(2))
-  one, other = (statistics.paired_comparison(x, y, num_resamples=200) for x, y in ((a, b), (b, a)))
+  one, other = (intervals.paired_comparison(x, y, num_resamples=200) for x, y in ((a, b), (b, a)))
   assert one.difference == pytest.approx(-other.difference)
   assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]), abs=1e-6)
   assert one.p == pytest.approx(other.p)
   assert one.ci95[0] <= one.ci95[1]
   assert 0 < one.p <= 1
-  shifted = statistics.paired_comparison(a + 1, b, num_resamples=200)
+  shifted = intervals.paired_comparison(a + 1, b, num_resamples=200)
   assert shifted.difference == pytest.approx(one.difference + 1, abs=1e-6)
 
 

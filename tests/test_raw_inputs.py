@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_data import SPEC, small_dataset
 
-from dream_jax.data.missing import Missing
 from dream_jax.data.prepare import prepare, standardise
 from dream_jax.data.raw_inputs import received
 from dream_jax.errors import UserError
+from dream_jax.missingness.missing import Missing
 
 STATISTICS = prepare(small_dataset(), train_missing=Missing(), seed=0).statistics
 SIZE = 6

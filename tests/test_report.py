@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dream_jax import sealed, statistics
 from dream_jax.errors import UserError
+from dream_jax.evaluation import intervals
 from dream_jax.report import page, tables, text
 from dream_jax.report import results as read
 from dream_jax.report.text import as_text
+from dream_jax.workdir import sealed
 
 MODALITIES = ['audio', 'upper', 'lower']
 SUBSETS = ['audio', 'upper', 'lower', 'audio+upper', 'audio+lower', 'upper+lower']
@@ -46,7 +47,7 @@ def _protocol(rng, conditions, quality, seeds, metrics):
       rate = c['rate'] if c['rate'] is not None else 0.33 * (3 - c['name'].count('+') - 1)
       rows.append((b + scale * (start - fall * rate) + rng.normal(0, 0.006, seeds)).tolist())
     values[metric] = rows
-  summary = {m: statistics.summarise(np.mean(v, axis=0)) for m, v in values.items()}
+  summary = {m: intervals.summarise(np.mean(v, axis=0)) for m, v in values.items()}
   return {'conditions': conditions, 'metrics': values, 'summary': summary}
 
 
@@ -286,7 +287,7 @@ def test_results_table_holds_mean_and_half_width():
   results = make_results()
   table = tables.results_table(results)
   values = np.mean(results['methods']['dream']['protocols']['modality/noise']['metrics']['accuracy'], axis=0)
-  summary = statistics.summarise(100 * values)
+  summary = intervals.summarise(100 * values)
   assert table.rows[0][2] == f'{summary["mean"]:.1f} ± {summary["ci95"][1] - summary["mean"]:.1f}'
   assert table.columns[1:] == tuple(read.protocols(results))
 

@@ -12,10 +12,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dream_jax.data import memory
-from dream_jax.data.builders.file_arrays import FileArray
-from dream_jax.data.builders.safe_pickle import load_arrays
+from dream_jax.data.pickles.file_arrays import FileArray
+from dream_jax.data.pickles.safe_pickle import load_arrays
 from dream_jax.errors import UserError
+from dream_jax.machine import memory
 
 
 def write(folder, content, protocol=4):

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from dream_jax import sealed
-from dream_jax.config_guard import check_workdir, read_config, read_sealed, run_identity
 from dream_jax.errors import UserError
-from dream_jax.ledger import Ledger
-from dream_jax.writers import MetricsWriter, read_metrics
+from dream_jax.workdir import sealed
+from dream_jax.workdir.config_guard import check_workdir, read_config, read_sealed, run_identity
+from dream_jax.workdir.ledger import Ledger
+from dream_jax.workdir.metrics_log import MetricsWriter, read_metrics
 
 _CONTENT = {'a': [1, 2.5, -0.0, 1e-300, True, None], 'b': {'ü': 'ß', '1': 0}}
 

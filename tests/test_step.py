@@ -10,11 +10,11 @@ import pytest
 from small_runs import jit, optax_promotes, small_recipe, small_spec  # noqa: F401
 
 from dream_jax.api import empty_inputs
+from dream_jax.config.recipe import OptimizerSettings
 from dream_jax.models.registry import METHODS, build, find_method
-from dream_jax.programs import program_key
-from dream_jax.recipe import OptimizerSettings
-from dream_jax.runs import Runs
-from dream_jax.step import Selection, TrainState, create_optimizer, finite, select_best, train_call
+from dream_jax.training.programs import program_key
+from dream_jax.training.runs import Runs
+from dream_jax.training.step import Selection, TrainState, create_optimizer, finite, select_best, train_call
 
 _SEEDS = np.array([3, 4], np.uint32)
 _NUM_STEPS = 6

@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax import command, feed, programs, storage, train
-from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import Interrupted, Preempted
-from dream_jax.events import Events
-from dream_jax.feed import Feed
+from dream_jax.machine import exit_codes
 from dream_jax.models.registry import find_method
 from dream_jax.parallel import hosts
-from dream_jax.train import Trainer
+from dream_jax.training import feed, programs, train
+from dream_jax.training.feed import Feed
+from dream_jax.training.train import Trainer
+from dream_jax.workdir import storage
+from dream_jax.workdir.checkpoints import Checkpoints
+from dream_jax.workdir.events import Events
 
 _METHOD = 'concat+dropout'
 _CALLS = 6
@@ -135,7 +137,7 @@ def test_what_a_shell_wants_ignored_stays_ignored(started):
   del started
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   hosts.start(None)
-  command.end_at_interrupt()
+  exit_codes.end_at_interrupt()
   assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
@@ -144,7 +146,7 @@ def test_who_interrupts_gets_another_code_than_who_preempts(stop, code, capsys):
   def stopped():
     raise stop
 
-  assert command.exit_code(stopped, writes_to='--workdir', after_interrupt='; go on') == code
+  assert exit_codes.exit_code(stopped, writes_to='--workdir', after_interrupt='; go on') == code
   assert ''.join(capsys.readouterr()) == f'{stop}; go on\n'
 
 
@@ -223,8 +225,8 @@ def test_a_command_that_listens_ends_at_the_second_interrupt():
 _SAVE = """
   import resource, sys
   import jax.numpy as jnp
-  from dream_jax.checkpoints import Checkpoints
-  from dream_jax.command import exit_code
+  from dream_jax.workdir.checkpoints import Checkpoints
+  from dream_jax.machine.exit_codes import exit_code
 
   def save():
     with Checkpoints(sys.argv[1]) as checkpoints:
@@ -270,7 +272,7 @@ def test_what_the_disk_refused_is_found_below_what_a_library_made_of_it(wrapped,
         raise
       raise RuntimeError('something about futures') from error
 
-  assert command.exit_code(fail, writes_to='--workdir') == 2
+  assert exit_codes.exit_code(fail, writes_to='--workdir') == 2
   assert capsys.readouterr().err == (
     'dream_jax: No space left on device: runs/x; make room there or choose another --workdir\n'
   )
@@ -288,7 +290,7 @@ def test_what_libraries_say_in_words_is_understood(words, capsys):
   def fail():
     raise RuntimeError(words)
 
-  assert command.exit_code(fail, writes_to='--workdir') == 2
+  assert exit_codes.exit_code(fail, writes_to='--workdir') == 2
   assert capsys.readouterr().err.count('\n') == 1
 
 

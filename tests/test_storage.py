@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import dream_jax
-from dream_jax import storage
-from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import UserError
-from dream_jax.ledger import Ledger
-from dream_jax.writers import METRICS_FILE, MetricsWriter
+from dream_jax.workdir import storage
+from dream_jax.workdir.checkpoints import Checkpoints
+from dream_jax.workdir.ledger import Ledger
+from dream_jax.workdir.metrics_log import METRICS_FILE, MetricsWriter
 
 
 @pytest.fixture(params=['folder', 'bucket'])

@@ -15,11 +15,12 @@ import pytest
 from jax.sharding import AxisType
 from small_runs import FAST_COMPILE, optax_promotes, small_config, small_dataset  # noqa: F401
 
-from dream_jax import feed, programs, study, train
-from dream_jax.config_guard import check_workdir
+from dream_jax.config.recipe import recipe_from_config
 from dream_jax.errors import UserError
-from dream_jax.recipe import recipe_from_config
+from dream_jax.experiments import study
 from dream_jax.report.page import write_report
+from dream_jax.training import feed, programs, train
+from dream_jax.workdir.config_guard import check_workdir
 
 _PROGRAMS = {}  # Of all tests here: compiling is most of their time.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -311,7 +312,7 @@ def test_keys_name_what_matters():
 
 
 _KILLED = """
-from dream_jax.default_config import get_default
+from dream_jax.config.default import get_default
 
 def get_config(variant=''):
   config = get_default()

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax import feed, programs, train
-from dream_jax.checkpoints import Checkpoints
 from dream_jax.data.pipeline import train_batches
-from dream_jax.feed import Feed
-from dream_jax.models.dream import Dream
+from dream_jax.models.dream.dream import Dream
 from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
-from dream_jax.train import Trainer, make_schedule
+from dream_jax.training import feed, programs, train
+from dream_jax.training.feed import Feed
+from dream_jax.training.train import Trainer, make_schedule
+from dream_jax.workdir.checkpoints import Checkpoints
 
 _NAMES = ('face', 'pose')
 _COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'

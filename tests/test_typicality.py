@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from small_runs import small_prepared
 
-from dream_jax.metrics import auroc
-from dream_jax.models.dream import Dream
+from dream_jax.evaluation.metrics import auroc
+from dream_jax.models.dream.dream import Dream
+from dream_jax.models.dream.typicality import Typicality, fit_typicality, statistics
 from dream_jax.models.sizes import Sizes
-from dream_jax.models.typicality import Typicality, fit_typicality, statistics
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 _WIDTH = 40

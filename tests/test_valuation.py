@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import special
 
+from dream_jax.evaluation.modality_values import play
 from dream_jax.spec import DatasetSpec, ModalitySpec
-from dream_jax.valuation import play
 
 
 def make_spec(task, outputs):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from small_runs import optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax.data.missing import Missing
+from dream_jax.config.recipe import recipe_of
 from dream_jax.errors import UserError
-from dream_jax.experiment import Workbench
+from dream_jax.experiments.experiment import Workbench
+from dream_jax.experiments.study import Unit, run_key
+from dream_jax.missingness.missing import Missing
 from dream_jax.models.registry import build, find_method
-from dream_jax.programs import program_key
-from dream_jax.recipe import recipe_of
-from dream_jax.study import Unit, run_key
+from dream_jax.training.programs import program_key
 
 _FILLS = "dream[inject.fills=('zeros', 'noise'), model.sharpness=1.0]"
 

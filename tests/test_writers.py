@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from dream_jax import writers
-from dream_jax.config_guard import check_workdir, read_config
 from dream_jax.errors import UserError
+from dream_jax.workdir import metrics_log
+from dream_jax.workdir.config_guard import check_workdir, read_config
 
 
 def _lines(workdir):
-  return [record for _, record in writers.read_metrics(workdir)]
+  return [record for _, record in metrics_log.read_metrics(workdir)]
 
 
 def _write(workdir, method, steps, resume_step=-1):
-  with writers.MetricsWriter(workdir, method, resume_step=resume_step, tensorboard=False) as writer:
+  with metrics_log.MetricsWriter(workdir, method, resume_step=resume_step, tensorboard=False) as writer:
     for step in steps:
       writer.write(step, {'loss': np.float32(step) / 2, 'score': np.array([step, np.nan], np.float32)})
 
@@ -47,7 +47,7 @@ def test_fresh_start_forgets_this_method_only(tmp_path):
 
 
 def test_disabled_writer_touches_nothing(tmp_path):
-  with writers.MetricsWriter(tmp_path / 'run', 'dream', enabled=False) as writer:
+  with metrics_log.MetricsWriter(tmp_path / 'run', 'dream', enabled=False) as writer:
     writer.write(1, {'loss': 1.0})
     writer.flush()
   assert not (tmp_path / 'run').exists()
@@ -64,7 +64,7 @@ def _events(path):
 
 
 def test_tensorboard_run_holds_the_mean_over_seeds(tmp_path):
-  with writers.MetricsWriter(tmp_path, 'concat+dropout') as writer:
+  with metrics_log.MetricsWriter(tmp_path, 'concat+dropout') as writer:
     writer.write(2, {'loss': np.array([2.0, 3.0]), 'note': 'text stays out'})
   (path,) = (tmp_path / 'tensorboard' / 'concat+dropout').iterdir()
   scalars = [(e.step, v.tag, v.simple_value) for e in _events(path) for v in e.summary.value]
@@ -73,7 +73,7 @@ def test_tensorboard_run_holds_the_mean_over_seeds(tmp_path):
 
 def test_resumed_tensorboard_run_tells_it_to_forget_what_came_after(tmp_path):
   _write(tmp_path, 'dream', [2])
-  with writers.MetricsWriter(tmp_path, 'dream', resume_step=2) as writer:
+  with metrics_log.MetricsWriter(tmp_path, 'dream', resume_step=2) as writer:
     writer.write(3, {'loss': 1.0})
   (path,) = (tmp_path / 'tensorboard' / 'dream').iterdir()
   starts = [e.step for e in _events(path) if e.session_log.status == event_pb2.SessionLog.START]
@@ -94,7 +94,7 @@ class _Terminal(io.StringIO):
 
 def test_piped_progress_prints_plain_lines_every_fifth_or_ten_seconds():
   clock, stream = _Clock(), io.StringIO()
-  with writers.Progress(100, label='dream', examples_per_step=64, stream=stream, clock=clock) as progress:
+  with metrics_log.Progress(100, label='dream', examples_per_step=64, stream=stream, clock=clock) as progress:
     for step in range(1, 101):
       clock.now += 1.0 if step < 50 else 0.0625
       progress.update(step, 'loss 0.5')
@@ -107,7 +107,7 @@ def test_piped_progress_prints_plain_lines_every_fifth_or_ten_seconds():
 
 def test_terminal_progress_draws_one_line_over_itself():
   clock, stream = _Clock(), _Terminal()
-  with writers.Progress(10, label='dream', start=4, stream=stream, clock=clock) as progress:
+  with metrics_log.Progress(10, label='dream', start=4, stream=stream, clock=clock) as progress:
     for step in range(5, 11):
       clock.now += 0.06
       progress.update(step)
@@ -120,7 +120,7 @@ def test_terminal_progress_draws_one_line_over_itself():
 
 def test_rate_leaves_the_first_step_with_its_compilation_out():
   clock, stream = _Clock(), io.StringIO()
-  progress = writers.Progress(10, stream=stream, clock=clock)
+  progress = metrics_log.Progress(10, stream=stream, clock=clock)
   clock.now = 100.0
   progress.update(1)
   clock.now = 102.0

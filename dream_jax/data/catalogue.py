@@ -3,8 +3,7 @@
 import importlib
 from typing import Any
 
-from dream_jax.errors import UserError
-from dream_jax.suggest import did_you_mean
+from dream_jax.errors import UserError, did_you_mean
 
 # Data set -> (builder class, configs). A builder lives in the package folder of its name, as TFDS requires.
 _BUILDERS: dict[str, tuple[str, tuple[str, ...]]] = {

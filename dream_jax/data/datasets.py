@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dream_jax.data import host_tensorflow, preparing
+from dream_jax.data import tfds_store
 from dream_jax.data.catalogue import builder_class
 from dream_jax.data.fingerprint import fingerprint
+from dream_jax.machine import host_tensorflow
 from dream_jax.spec import DatasetSpec
 
 SPLITS = ('train', 'validation', 'test')
@@ -65,7 +66,7 @@ class Dataset:
   @functools.cached_property
   def fingerprint(self) -> str:
     """Hash of all that results depend on, see `fingerprint`."""
-    return fingerprint(self)
+    return fingerprint(self.spec, self.splits)
 
 
 def sample_keys(ids: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -96,7 +97,7 @@ def load_dataset(
       little memory.
   """
   host_tensorflow.load()
-  builder = preparing.prepared_builder(
+  builder = tfds_store.prepared_builder(
     builder_class(name),
     name.partition('/')[2] or None,
     tfds_dir=tfds_dir,
@@ -104,7 +105,7 @@ def load_dataset(
     folder=folder,
     options=dict(options or {}),
   )
-  with preparing.naming_broken_files(builder.data_dir), preparing.quiet():
+  with tfds_store.naming_broken_files(builder.data_dir), tfds_store.quiet():
     builder.require_memory(sum(builder.info.splits[split].num_examples for split in SPLITS))
     arrays = {split: _read_split(builder, split) for split in SPLITS}
   return _assemble(builder.dataset_spec, arrays)
@@ -129,7 +130,7 @@ def known_of(
     UserError: unknown name or option, or a folder that is absent or wrong.
   """
   host_tensorflow.load()
-  builder, _, target = preparing.builder_and_place(
+  builder, _, target = tfds_store.builder_and_place(
     builder_class(name),
     name.partition('/')[2] or None,
     tfds_dir=tfds_dir,

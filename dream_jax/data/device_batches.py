@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from dream_jax.data import counter
-from dream_jax.data.missing import Missing
 from dream_jax.data.pipeline import Batch, check_training, flat_batch, per_run, training_arrays
 from dream_jax.data.prepare import Prepared
 from dream_jax.errors import UserError
+from dream_jax.missingness import counter
+from dream_jax.missingness.missing import Missing
 from dream_jax.parallel.mesh import put, sharding
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from dream_jax.data import counter, fills, host_tensorflow
-from dream_jax.data.counter import NUMPY
 from dream_jax.data.datasets import Split
-from dream_jax.data.missing import EVALUATE_EPOCH, Missing, draw_keep, validate
 from dream_jax.data.prepare import Prepared
 from dream_jax.data.sampler import batch_rows
 from dream_jax.errors import UserError
+from dream_jax.machine import host_tensorflow
+from dream_jax.missingness import counter, fills
+from dream_jax.missingness.counter import NUMPY
+from dream_jax.missingness.missing import EVALUATE_EPOCH, Missing, draw_keep, validate
 from dream_jax.spec import DatasetSpec
 
 Batch = dict[str, Any]

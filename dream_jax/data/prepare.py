@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from dream_jax.data import counter, fills
-from dream_jax.data.counter import NUMPY
 from dream_jax.data.datasets import Dataset, Split
-from dream_jax.data.missing import FRAME_KINDS, PREPARE_EPOCH, Keep, Missing, draw_keep, removes, validate
 from dream_jax.data.raw_inputs import received
 from dream_jax.errors import UserError
+from dream_jax.missingness import counter, fills
+from dream_jax.missingness.counter import NUMPY
+from dream_jax.missingness.missing import FRAME_KINDS, PREPARE_EPOCH, Keep, Missing, draw_keep, removes, validate
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 _DONOR = 32  # Stream of words; see `fills` for the others.

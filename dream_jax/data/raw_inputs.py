@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dream_jax.errors import UserError
+from dream_jax.errors import UserError, did_you_mean
 from dream_jax.spec import DatasetSpec, ModalitySpec
-from dream_jax.suggest import did_you_mean
 
 _CHUNK = 1024  # Samples looked at together.
 _KINDS = {

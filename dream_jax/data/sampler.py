@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 
-from dream_jax.data import counter
-from dream_jax.data.counter import Array, NumpyBackend
+from dream_jax.missingness import counter
+from dream_jax.missingness.counter import Array, NumpyBackend
 
 # Fewer rounds leave tiny sets uneven: with 8, pairs of rows of 5 are 70 standard deviations from equal frequency.
 _ROUNDS = 16

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dream_jax.data import memory
 from dream_jax.errors import UserError
+from dream_jax.machine import memory
 
 SEAL = 'seal.json'
 _RECORDS = 'tfrecord'  # In the names of the large files.

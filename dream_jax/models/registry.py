@@ -5,7 +5,7 @@ import dataclasses
 import re
 from typing import Any
 
-from dream_jax.errors import UserError
+from dream_jax.errors import UserError, did_you_mean
 from dream_jax.models.baselines.concat import Concat
 from dream_jax.models.baselines.hme import Hme
 from dream_jax.models.baselines.late import SeparateHeads, SingleModalities
@@ -13,18 +13,17 @@ from dream_jax.models.baselines.lmf import Lmf
 from dream_jax.models.baselines.lnln import Lnln
 from dream_jax.models.baselines.mmin import Mmin
 from dream_jax.models.baselines.mmpareto import MmPareto
+from dream_jax.models.baselines.modality_valuation import ValuationResampling
 from dream_jax.models.baselines.momke import Momke
 from dream_jax.models.baselines.mult import Mult
 from dream_jax.models.baselines.ogm_ge import OgmGe
 from dream_jax.models.baselines.p_rmf import Prmf
 from dream_jax.models.baselines.tfn import Tfn
 from dream_jax.models.baselines.tfr_net import TfrNet
-from dream_jax.models.baselines.valuation import ValuationResampling
-from dream_jax.models.dream import Dream, DreamSettings
-from dream_jax.models.dream_objective import LossWeights
+from dream_jax.models.dream.dream import Dream, DreamSettings
+from dream_jax.models.dream.losses import LossWeights
 from dream_jax.models.model import Model
 from dream_jax.spec import DatasetSpec
-from dream_jax.suggest import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Where arrays live: devices and their mesh."""
+"""Many devices and many processes as one program."""

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dream_jax.cluster import Cluster
 from dream_jax.errors import Interrupted, Preempted, UserError
+from dream_jax.parallel.cluster import Cluster
 
 # Seconds without a sign of life after which a process counts as dead and ends all; that all have to start; and between
 # a mistake and the exit that ends the others.

@@ -5,10 +5,10 @@ import os
 
 from etils import epath
 
-from dream_jax import storage
 from dream_jax.report import figures, tables
 from dream_jax.report import results as read
 from dream_jax.report.sections import make_sections
+from dream_jax.workdir import storage
 
 _STYLE = """
 :root { color-scheme: light; }

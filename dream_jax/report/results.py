@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dream_jax import sealed, statistics, storage
 from dream_jax.errors import UserError
-from dream_jax.metrics import higher_is_better
+from dream_jax.evaluation import intervals
+from dream_jax.evaluation.metrics import higher_is_better
+from dream_jax.workdir import sealed, storage
 
 SCHEMA_VERSION = 2
 # They predict the same for everybody, far below the others: axes leave them out.
@@ -194,7 +195,7 @@ def curve(results: dict, method: str, protocol: str, metric: str) -> Curve | Non
   values = per_seed(results, method, protocol, metric)
   if values is None:
     return None
-  rows = [statistics.summarise(v) for v in values]
+  rows = [intervals.summarise(v) for v in values]
   mean = np.array([np.nan if r['mean'] is None else r['mean'] for r in rows])
   bounds = np.array([within_range(metric, r['ci95'] or (np.nan, np.nan)) for r in rows])
   return Curve(mean, bounds[:, 0], bounds[:, 1])
@@ -207,7 +208,7 @@ def summary(results: dict, method: str, protocol: str, metric: str) -> dict | No
   if stored and stored.get('mean') is not None:
     return stored
   values = per_seed(results, method, protocol, metric)
-  return None if values is None else statistics.summarise(values.mean(axis=0))
+  return None if values is None else intervals.summarise(values.mean(axis=0))
 
 
 def seed_counts(results: dict) -> list[int]:

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import stats
 
-from dream_jax.layout import Table
 from dream_jax.report import results as read
 from dream_jax.report import tables
+from dream_jax.report.table import Table
 
 _VALUATION = (
   'Shapley values of the game v(S) = probability given to the true target when only the modalities in S are there (raw '

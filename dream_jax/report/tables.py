@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
-from dream_jax import metrics, statistics
-from dream_jax.layout import Table
+from dream_jax.evaluation import intervals, metrics
 from dream_jax.report import results as read
+from dream_jax.report.table import Table
 
 _LEVEL = 0.05
 _BEST = 'Bold or *: best mean among methods without an oracle; it is no test, the comparisons are.'
@@ -69,9 +69,9 @@ def conditions_table(results: dict, protocol: str, metric: str | None = None) ->
     if values is None or len(values) != len(names):
       cells.append([None] * len(columns))
       continue
-    row = [statistics.summarise(v) for v in values]
+    row = [intervals.summarise(v) for v in values]
     if rates is not None:
-      row.append(statistics.summarise([metrics.auilc(rates, v) for v in values.T]))
+      row.append(intervals.summarise([metrics.auilc(rates, v) for v in values.T]))
     cells.append(row)
   title = f'{protocol}: {read.measure(metric).label} by condition'
   return _method_table(results, title, columns, cells, [metric] * len(columns))

@@ -205,7 +205,8 @@ def examples(of: Format, folder: Path, scratch: Path) -> dict[str, Any]:
     UserError: it is refused.
   """
   if not of.dataset:
-    from dream_jax import flags, recipe
+    from dream_jax.cli import flags
+    from dream_jax.config import recipe
 
     config = flags.parse(['main', f'--config={folder / of.file}', '--config.model.width=4']).config
     return {'config': str(recipe.recipe_from_config(config))}

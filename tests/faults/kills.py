@@ -27,7 +27,7 @@ from faults.tally import Failure, Tally
 
 _SIGNALS = (signal.SIGKILL,) * 8 + (signal.SIGTERM, signal.SIGINT)
 _STORY = 6  # Blows before a story is let go on to its end.
-_PATIENCE = 120  # Seconds without an end, of a command that takes two; the machine may be busy.
+_PATIENCE = 900  # Seconds without an end, of a command that takes two; the machine may be busy.
 _FAREWELL = 60  # Seconds in which all end when one of several processes is dead.
 _IMPORTS = 6  # Seconds of a real process before it does anything.
 

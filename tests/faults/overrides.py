@@ -41,8 +41,9 @@ def fields(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 def run(tally: Tally, root: Path) -> None:
   """Tries every value of every field."""
-  from dream_jax import flags, recipe
-  from dream_jax.default_config import get_default
+  from dream_jax.cli import flags
+  from dream_jax.config import recipe
+  from dream_jax.config.default import get_default
   from dream_jax.errors import UserError
 
   argv = ['main', f'--config={root / "configs" / "npz.py"}']

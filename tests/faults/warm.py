@@ -22,8 +22,8 @@ _MODULES = (
   'tensorflow_datasets',
   'dream_jax.api',
   'dream_jax.main',
-  'dream_jax.plan',
-  'dream_jax.study',
+  'dream_jax.scaling.plan',
+  'dream_jax.experiments.study',
 )
 
 # TensorFlow greets whoever imports it, whatever the level.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dream_jax.data import memory, seals
+from dream_jax.data import seals
 from dream_jax.errors import UserError
+from dream_jax.machine import memory
 from dream_jax.spec import DatasetSpec
 
 

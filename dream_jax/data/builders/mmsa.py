@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from dream_jax.data import reading
-from dream_jax.data.builders.file_arrays import FileArray, StackedRows
-from dream_jax.data.builders.safe_pickle import load_arrays
+from dream_jax.data.pickles.file_arrays import FileArray, StackedRows
+from dream_jax.data.pickles.safe_pickle import load_arrays
 from dream_jax.errors import UserError
 
 SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}

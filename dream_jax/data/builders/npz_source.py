@@ -10,8 +10,9 @@ from typing import IO, Literal
 import numpy as np
 from numpy.lib import format as npy
 
-from dream_jax.data import memory, reading
+from dream_jax.data import reading
 from dream_jax.errors import UserError
+from dream_jax.machine import memory
 
 _EXPECTED = '.npz'
 _SUFFIX = '.npy'

@@ -10,10 +10,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dream_jax.errors import UserError
-from dream_jax.paths import expanded
+from dream_jax.errors import UserError, did_you_mean, near
+from dream_jax.machine.paths import expanded
 from dream_jax.spec import DATA_KINDS, MODALITY_KINDS, TAKEN, TASKS
-from dream_jax.suggest import did_you_mean, near
 
 FILE = 'dataset.toml'
 SPLITS = ('train', 'validation', 'test')

@@ -9,9 +9,8 @@ import numpy as np
 
 from dream_jax.data.builders.folder.description import Description
 from dream_jax.data.builders.folder.tables import NUMBERS, Table, as_text
-from dream_jax.errors import UserError
+from dream_jax.errors import UserError, did_you_mean
 from dream_jax.spec import DatasetSpec
-from dream_jax.suggest import did_you_mean
 
 _LARGEST = float(np.finfo(np.float32).max)
 # What libraries write for nothing when they turn a column into text.

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
-from dream_jax.data import memory
 from dream_jax.data.builders.folder.tables import Layout, Table, Wanted, rows_at_once
 from dream_jax.data.reading import naming
 from dream_jax.errors import UserError
+from dream_jax.machine import memory
 
 _EXPECTED = 'an .npz file of numpy.savez or numpy.savez_compressed'
 _KINDS = {'i': 'integer', 'u': 'integer', 'f': 'number', 'b': 'boolean', 'U': 'text', 'S': 'text', 'O': 'object'}

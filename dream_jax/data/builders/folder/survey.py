@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dream_jax.data import memory
 from dream_jax.data.builders.folder import labels
 from dream_jax.data.builders.folder.description import Description, Modality, length_names
-from dream_jax.data.builders.folder.tables import NULL_TOKEN, NUMBERS, Table, Wanted, open_table
+from dream_jax.data.builders.folder.formats import open_table
+from dream_jax.data.builders.folder.tables import NULL_TOKEN, NUMBERS, Table, Wanted
 from dream_jax.errors import UserError
+from dream_jax.machine import memory
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 _AXES = {

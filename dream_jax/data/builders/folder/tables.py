@@ -1,9 +1,7 @@
 """A data file as rows: what it holds is known at once, values are read a chunk at a time and never all of them.
 
-A row is a sample. `open_table` gives an .npz or a Parquet file the same face.
+A row is a sample. An .npz and a Parquet file have the same face.
 """
-
-from __future__ import annotations
 
 import abc
 import dataclasses
@@ -13,8 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dream_jax.data.reading import exact_text
-from dream_jax.errors import UserError
-from dream_jax.suggest import near
+from dream_jax.errors import UserError, near
 
 NUMBERS = ('integer', 'number', 'boolean')
 CHUNK_BYTES = 1 << 20
@@ -158,21 +155,6 @@ class Table(abc.ABC):
   @abc.abstractmethod
   def absent(self, name: str) -> np.ndarray:
     """Which rows are null, bool [N]."""
-
-
-def open_table(path: str) -> Table:
-  """The data file at `path`.
-
-  Raises:
-    UserError: it cannot be read, or pyarrow is needed and not there.
-  """
-  if path.endswith('.npz'):
-    from dream_jax.data.builders.folder.npz_table import NpzTable
-
-    return NpzTable(path)
-  from dream_jax.data.builders.folder.parquet_table import ParquetTable
-
-  return ParquetTable(path)
 
 
 def as_text(value: Any, where: str, row: int) -> str:

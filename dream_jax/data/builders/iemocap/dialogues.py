@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from dream_jax.data import reading
-from dream_jax.data.builders.file_arrays import FileArray
 from dream_jax.data.builders.iemocap.utterance import (
   CLASSES,
   MODALITIES,
@@ -21,7 +20,8 @@ from dream_jax.data.builders.iemocap.utterance import (
   load_npy,
   make_utterance,
 )
-from dream_jax.data.builders.safe_pickle import load_arrays
+from dream_jax.data.pickles.file_arrays import FileArray
+from dream_jax.data.pickles.safe_pickle import load_arrays
 from dream_jax.errors import UserError
 
 _GCNET = ('ids', 'labels', 'speakers', 'sentences', 'train', 'test')

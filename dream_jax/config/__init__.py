@@ -1,0 +1,1 @@
+"""A config: every field with its default, range and meaning."""

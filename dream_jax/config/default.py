@@ -1,0 +1,33 @@
+"""The config that every file in `configs/` starts from; its fields are those of `Recipe`, where they are described.
+
+`python -m dream_jax.main --mode=fields` prints them with comments, defaults and ranges.
+"""
+
+import dataclasses
+import typing
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from dream_jax.config.recipe import Recipe
+
+
+# Any: what pyright infers for the fields of a ConfigDict is a union of everything a config may hold.
+def get_default() -> Any:
+  """A fresh ConfigDict with the defaults of `Recipe`; `data.name`, `name` and `protocols` are the caller's to set."""
+  return _as_config(Recipe())
+
+
+def _as_config(settings: Any) -> ConfigDict:
+  config = ConfigDict()
+  hints = typing.get_type_hints(type(settings))
+  for field in dataclasses.fields(settings):
+    value = getattr(settings, field.name)
+    if dataclasses.is_dataclass(value):
+      value = _as_config(value)
+    elif isinstance(value, dict):
+      value = ConfigDict(value)
+    elif value is None:  # A ConfigDict could not tell what type it takes.
+      value = config_dict.placeholder(next(t for t in typing.get_args(hints[field.name]) if t is not type(None)))
+    config[field.name] = value
+  return config

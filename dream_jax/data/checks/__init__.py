@@ -1,1 +1,0 @@
-"""What can be told about a data set before anyone trains on it; `dream_jax.data.check` prints it."""

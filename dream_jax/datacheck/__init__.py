@@ -1,0 +1,1 @@
+"""What is worth knowing about a data set before anyone trains on it."""

@@ -1,0 +1,1 @@
+"""Trains, evaluates and compares methods, and continues what was interrupted."""

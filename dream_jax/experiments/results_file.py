@@ -1,0 +1,99 @@
+"""What `results.json` holds, whichever mode writes it: the head, and an entry for every row of the table."""
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from dream_jax.config.recipe import Recipe
+from dream_jax.evaluation.evaluate import Row
+from dream_jax.evaluation.metrics import primary_metric
+from dream_jax.missingness.missing import describe
+from dream_jax.models.registry import Method
+from dream_jax.spec import DatasetSpec
+from dream_jax.workdir.sealed import plain
+
+
+def head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, Any]:
+  """What was measured on what, and where.
+
+  Args:
+    spec: the data.
+    sizes: samples of each split.
+    config: the ConfigDict, for the record.
+  """
+  metric, higher = primary_metric(spec)
+  return {
+    'schema_version': 2,
+    'dataset': spec.name,
+    'data_kind': spec.data_kind,
+    'task': spec.task,
+    'num_outputs': spec.num_outputs,
+    'modalities': list(spec.names),
+    'primary_metric': metric,
+    'higher_is_better': higher,
+    **{f'num_{name}': sizes[name] for name in ('train', 'validation', 'test')},
+    'environment': environment(),
+    'config': plain(config),
+  }
+
+
+def entry(
+  row: Row, facts: Mapping[str, Any], method: Method, recipe: Recipe, spec: DatasetSpec, missing: str
+) -> dict[str, Any]:
+  """One row of the table.
+
+  Args:
+    row: what was evaluated.
+    facts: of its training.
+    method: what was trained.
+    recipe: how.
+    spec: the data.
+    missing: what the training data lack, in words; 'complete' for nothing.
+  """
+  facts = dict(facts)
+  if row.modality is not None:  # Each was selected by itself.
+    for fact in ('best_step', 'validation_score'):
+      facts[fact] = [values[spec.index(row.modality)] for values in facts[fact]]
+  return {
+    'title': row.title,
+    'method': method.name,
+    'modality': row.modality,
+    'uses_oracle': list(method.uses_oracle),
+    'source': method.source,
+    'seeds': list(recipe.seeds),
+    'selection': 'validation' if method.module is not None else 'none',
+    'train_regime': _regime(method, missing, recipe),
+    'protocols': row.protocols,
+    'contribution': row.contribution,
+    **facts,
+  }
+
+
+def _regime(method: Method, missing: str, recipe: Recipe) -> str:
+  """What a method was trained on, in words."""
+  data = 'complete training data' if missing == 'complete' else f'training data incomplete: {missing}'
+  injected = f'injected {describe(recipe.inject.missing())}' if method.inject else 'nothing injected'
+  return f'{data}; {injected}'
+
+
+def environment() -> dict[str, Any]:
+  """Versions and devices, for the record."""
+  import importlib.metadata as metadata
+
+  packages = ('dream-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-cpu')
+  versions = {}
+  for name in packages:
+    try:
+      versions[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      versions[name] = 'not installed'
+  devices = jax.devices()
+  return {
+    'versions': {'python': platform.python_version(), **versions},
+    'devices': f'{len(devices)} x {devices[0].device_kind}',
+    'platform': platform.platform(),
+    'cores': os.cpu_count(),
+  }

@@ -1,0 +1,1 @@
+"""What a job costs on a chip, before it is started."""

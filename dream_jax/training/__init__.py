@@ -1,0 +1,1 @@
+"""From a batch to a step, from steps to a trained method."""
