@@ -349,5 +349,5 @@ def test_import_starts_no_device_and_loads_no_tensorflow(root):
 def test_a_config_that_imports_a_former_name_is_told_the_new_one(tmp_path):
   path = tmp_path / 'mine.py'
   path.write_text('from dream_jax.default_config import get_default\nget_config = get_default\n')
-  with pytest.raises(UserError, match=r'mine\.py:1.*it is dream_jax\.config\.default now'):
+  with pytest.raises(UserError, match=r'mine\.py line 1.*it is dream_jax\.config\.default now'):
     flags.parse(['main', f'--config={path}'])
