@@ -22,9 +22,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 import bucket_world  # noqa: E402
 import compile_cache  # noqa: E402
-import dream_jax.storage  # noqa: E402, F401  # Before anything asks etils for a path.
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+import dream_jax.workdir.storage  # noqa: E402, F401  # Before anything asks etils for a path.
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
