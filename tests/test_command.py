@@ -12,9 +12,9 @@ from dream_jax.machine import exit_codes
 
 _SAYS = """
 import sys
-from dream_jax import command
+from dream_jax.machine import exit_codes
 def say(): print('53.1 \\xb1 0.4, 3\\u20135, \\u2206, \\u4e2d, \\udcff'); print('\\xb1', file=sys.stderr)
-sys.exit(command.exit_code(say, writes_to='--workdir'))
+sys.exit(exit_codes.exit_code(say, writes_to='--workdir'))
 """
 
 
@@ -39,8 +39,8 @@ def test_signs_that_a_terminal_lacks_are_replaced(environ, out, root):
 @pytest.mark.parametrize('lines', [1, 100_000])
 def test_output_that_nobody_reads_ends_quietly(lines, root):
   code = (
-    'import sys; from dream_jax import command\n'
-    f'sys.exit(command.exit_code(lambda: [print("x" * 99) for _ in range({lines})], writes_to="--workdir"))\n'
+    'import sys; from dream_jax.machine import exit_codes\n'
+    f'sys.exit(exit_codes.exit_code(lambda: [print("x" * 99) for _ in range({lines})], writes_to="--workdir"))\n'
   )
   read, write = os.pipe()
   os.close(read)

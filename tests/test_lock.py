@@ -15,7 +15,7 @@ from dream_jax.workdir import storage
 
 _HOLD = """
   import sys
-  from dream_jax import storage
+  from dream_jax.workdir import storage
   with storage.lock(sys.argv[1]):
     print('held', flush=True)
     sys.stdin.read()

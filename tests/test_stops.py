@@ -190,8 +190,8 @@ def test_several_processes_ask_each_other_seldom_and_in_time(monkeypatch):
 
 _START = """
   import os, signal, sys, time
-  from dream_jax import command
-  command.end_at_interrupt('; go on')
+  from dream_jax.machine import exit_codes
+  exit_codes.end_at_interrupt('; go on')
   from dream_jax.parallel import hosts
   hosts.start(None)
 """
@@ -248,7 +248,7 @@ def test_a_disk_that_refuses_a_checkpoint_is_one_line(tmp_path):
 def test_what_else_goes_wrong_in_a_thread_is_still_printed():
   code = """
   import threading
-  from dream_jax import disk
+  from dream_jax.machine import disk
   disk.speak_once()
   def fail(error):
     raise error
@@ -318,8 +318,8 @@ def test_a_full_disk_is_told_by_the_events_and_nobody_waits(tmp_path, monkeypatc
 _COMPILE = """
   import sys, types
   import jax
-  from dream_jax import compilation
-  compilation.use_cache(types.SimpleNamespace(compile_cache=sys.argv[1]), 'nowhere')
+  from dream_jax.machine import compile_cache
+  compile_cache.use_cache(types.SimpleNamespace(compile_cache=sys.argv[1]), 'nowhere')
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   print(jax.jit(lambda x: x * 3 + 1)(2.0))
 """

@@ -88,7 +88,7 @@ def test_what_another_process_wrote_since_is_seen(bucket):
   folder = storage.place(f'{bucket.url}/seen')
   storage.write(folder / 'mine', b'')
   assert [p.name for p in folder.iterdir()] == ['mine']
-  code = f"from dream_jax import storage; storage.write('{folder}/theirs', b'there')"
+  code = f"from dream_jax.workdir import storage; storage.write('{folder}/theirs', b'there')"
   subprocess.run([sys.executable, '-c', code], check=True)
   assert (folder / 'theirs').read_bytes() == b'there'
   assert sorted(p.name for p in folder.iterdir()) == ['mine', 'theirs']

@@ -32,10 +32,18 @@ from dream_jax.training.runs import Runs
 from dream_jax.training.train import Trained, Trainer
 from dream_jax.workdir import method_files, sealed, storage
 from dream_jax.workdir.checkpoints import Checkpoints, checkpoint_folder, of_method
-from dream_jax.workdir.config_guard import CONFIG_FILE, alone, check_shared, check_workdir, read_sealed, run_identity
+from dream_jax.workdir.config_guard import (
+  CONFIG_FILE,
+  alone,
+  check_shared,
+  check_workdir,
+  read_sealed,
+  run_identity,
+  write_config,
+)
 
-# What evaluation may change, too, without making it another run.
-_FREE_FIELDS = (*EXECUTION_FIELDS, 'protocols')
+# What may change in a workdir: which methods stand beside each other, and what the trained ones are tested under.
+_FREE_FIELDS = (*EXECUTION_FIELDS, 'controls', 'protocols')
 
 
 def train(config: Any, workdir: str) -> None:
@@ -57,7 +65,7 @@ def train(config: Any, workdir: str) -> None:
     hosts.agree(lambda: _claim(config, workdir, prepared, run))
     check_shared(workdir)
     # Each process has a command line and data of its own.
-    check_workdir(workdir, config, run=run, ignore=EXECUTION_FIELDS, write=False)
+    check_workdir(workdir, config, run=run, ignore=_FREE_FIELDS, write=False)
     # Damage is told before hours of training, not after.
     finished = hosts.agree(lambda: _finished(recipe, workdir, run))
     workbench = Workbench(recipe, prepared)
@@ -93,11 +101,12 @@ def evaluate(config: Any, workdir: str) -> None:
 
 
 def _claim(config: Any, workdir: str, prepared: Prepared, run: str) -> None:
-  """Makes the workdir that of a run, or checks that it is."""
+  """Makes the workdir that of a run, or checks that it is; its methods and protocols are those of the config now."""
   if not (storage.place(workdir) / CONFIG_FILE).exists():
     method_files.check_nothing_of_another(workdir, run)
-  check_workdir(workdir, config, run=run, ignore=EXECUTION_FIELDS)
+  check_workdir(workdir, config, run=run, ignore=_FREE_FIELDS)
   method_files.write_predictor_parts(workdir, prepared, run=run)
+  write_config(workdir, config, run)
 
 
 def _run(config: Any, prepared: Prepared) -> str:

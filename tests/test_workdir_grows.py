@@ -1,0 +1,54 @@
+"""What a finished workdir takes without training again: another control, other protocols."""
+
+import json
+
+import pytest
+import small_workdirs
+from small_workdirs import config, results
+
+from dream_jax.errors import UserError
+from dream_jax.experiments import experiment
+
+
+@pytest.fixture(scope='module')
+def quick():
+  with small_workdirs.quick():
+    yield
+
+
+def test_another_control_trains_that_one_alone(quick, tmp_path, capsys):
+  run, whole = tmp_path / 'run', tmp_path / 'whole'
+  experiment.train(config(), str(run))
+  capsys.readouterr()
+  grown = config(controls=('majority', 'late'))
+  experiment.train(grown, str(run))
+  told = [line for line in capsys.readouterr().out.splitlines() if ': ' in line]
+  assert 'concat: finished before' in told
+  assert 'majority: finished before' in told
+  assert any(line.startswith('late: compiled in') for line in told)
+  experiment.train(grown, str(whole))
+  assert results(run) == results(whole)
+  experiment.train(config(), str(run))  # Fewer again: what is not asked for is not shown, and nothing is removed.
+  assert set(json.loads((run / 'results.json').read_text())['methods']) == {'concat', 'majority'}
+  assert (run / 'methods' / 'late.json').exists()
+
+
+def test_other_protocols_are_evaluated_and_nothing_is_trained(quick, tmp_path, capsys):
+  run = tmp_path / 'run'
+  experiment.train(config(protocols=('modality/zeros',)), str(run))
+  first = results(run)
+  experiment.evaluate(config(protocols=('modality/noise',)), str(run))
+  assert set(results(run)['methods']['concat']['protocols']) == {'complete', 'modality/noise'}
+  capsys.readouterr()
+  experiment.train(config(protocols=('modality/zeros',)), str(run))
+  assert 'compiled in' not in capsys.readouterr().out
+  assert results(run) == first
+  experiment.train(config(protocols=('modality/noise', 'modality/zeros')), str(run))
+  assert list(results(run)['methods']['concat']['protocols']) == ['complete', 'modality/noise', 'modality/zeros']
+
+
+def test_anything_else_is_another_run(quick, tmp_path):
+  run = tmp_path / 'run'
+  experiment.train(config(), str(run))
+  with pytest.raises(UserError, match=r'made with another config: config\.seed'):
+    experiment.train(config(seed=3), str(run))
