@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dream_jax import disk, environment
-from dream_jax.errors import Interrupted, Preempted, UserError
+from dream_jax.errors import Interrupted, Preempted, UserError, one_line
 
 # What else the system answers that is the user's to mend, and how; {flag} names another place to write to.
 _PLACE = 'choose another {flag}'
@@ -152,5 +152,5 @@ def _print_no_more() -> None:
 
 def _refuse(message: str) -> int:
   with contextlib.suppress(OSError):  # Nobody listens.
-    print(f'dream_jax: {" ".join(message.split())}', file=sys.stderr)
+    print(f'dream_jax: {one_line(message)}', file=sys.stderr)
   return 2
