@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax import command, feed, programs, storage, train
+from dream_jax import command, feed, interrupts, programs, storage, train
 from dream_jax.checkpoints import Checkpoints
 from dream_jax.errors import Interrupted, Preempted
 from dream_jax.events import Events
@@ -135,7 +135,7 @@ def test_what_a_shell_wants_ignored_stays_ignored(started):
   del started
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   hosts.start(None)
-  command.end_at_interrupt()
+  interrupts.end_at_interrupt()
   assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
@@ -188,8 +188,8 @@ def test_several_processes_ask_each_other_seldom_and_in_time(monkeypatch):
 
 _START = """
   import os, signal, sys, time
-  from dream_jax import command
-  command.end_at_interrupt('; go on')
+  from dream_jax import interrupts
+  interrupts.end_at_interrupt('; go on')
   from dream_jax.parallel import hosts
   hosts.start(None)
 """
@@ -201,6 +201,31 @@ def _python(code, *arguments, **options):
     [sys.executable, '-c', textwrap.dedent(code), *map(str, arguments)],
     capture_output=True, text=True, timeout=120, check=False, env=environment, **options,
   )  # fmt: skip
+
+
+_IMPORT = """
+  import importlib.abc, os, runpy, signal, sys
+
+  class Interrupted(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+      if name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGINT)
+
+  sys.meta_path.insert(0, Interrupted())
+  runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=False)
+"""
+
+
+@pytest.mark.parametrize(
+  ('module', 'imported', 'said'),
+  [
+    ('dream_jax.main', 'absl', '; the same command continues where it stopped'),
+    ('dream_jax.data.check', 'dream_jax.command', ''),
+  ],
+)
+def test_an_interrupt_while_python_imports_is_told_in_one_line(module, imported, said):
+  done = _python(_IMPORT, module, imported)
+  assert (done.returncode, done.stderr) == (130, f'\ninterrupted{said}\n')
 
 
 def test_a_command_that_has_nothing_to_save_ends_in_one_line():

@@ -12,7 +12,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from dream_jax.command import end_at_interrupt, exit_code
+from dream_jax.interrupts import end_at_interrupt
+
+if __name__ == '__main__':  # The imports take their time, too.
+  end_at_interrupt()
+
+from dream_jax.command import exit_code
 from dream_jax.data.checks.advice import advise
 from dream_jax.data.checks.description import describe
 from dream_jax.data.checks.inspection import Findings, inspect
@@ -117,5 +122,4 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-  end_at_interrupt()
   sys.exit(main())
