@@ -5,8 +5,19 @@ import difflib
 from collections.abc import Iterable
 
 
+def one_line(message: str) -> str:
+  """The message without breaks of lines; spaces inside a line stay, as names of files have them."""
+  return ' '.join(line.strip() for line in message.splitlines() if line.strip())
+
+
 class UserError(Exception):
-  """Bad input. The message says what was found, what was expected and what to do, on one line."""
+  """Bad input. The message says what was found, what was expected and what to do.
+
+  It is one line, whatever a name or a library's own message in it holds.
+  """
+
+  def __init__(self, message: str = ''):
+    super().__init__(one_line(message))
 
 
 class Diverged(UserError):  # noqa: N818  # As the others.

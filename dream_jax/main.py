@@ -6,13 +6,16 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from dream_jax.machine.interrupts import GO_ON, end_at_interrupt
+
+if __name__ == '__main__':  # The imports take their time, too.
+  end_at_interrupt(GO_ON)
+
 from absl import logging
 
 from dream_jax.cli import flags
 from dream_jax.machine import environment
-from dream_jax.machine.exit_codes import end_at_interrupt, exit_code
-
-_AFTER_INTERRUPT = '; the same command continues where it stopped'
+from dream_jax.machine.exit_codes import exit_code
 
 
 def run(argv: Sequence[str]) -> None:
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = exit_code(
       lambda: run(sys.argv if argv is None else argv),
       writes_to='--workdir',
-      after_interrupt=_AFTER_INTERRUPT,
+      after_interrupt=GO_ON,
     )
   except Exception:
     if not _with_others():
@@ -93,7 +96,7 @@ def _with_others() -> bool:
 
 def as_process(argv: Sequence[str] | None = None) -> NoReturn:
   """Does one command and ends this process with its exit code; Ctrl-C ends it at once."""
-  end_at_interrupt(_AFTER_INTERRUPT)
+  end_at_interrupt(GO_ON)
   sys.exit(main(argv))
 
 

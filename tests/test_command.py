@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 
+from dream_jax.errors import Diverged, UserError
 from dream_jax.machine import exit_codes
 
 _SAYS = """
@@ -47,6 +48,19 @@ def test_output_that_nobody_reads_ends_quietly(lines, root):
   with os.fdopen(write, 'wb') as nobody:
     done = subprocess.run([sys.executable, '-c', code], cwd=root, stdout=nobody, stderr=subprocess.PIPE, check=False)
   assert (done.returncode, done.stderr) == (141, b'')
+
+
+@pytest.mark.parametrize('kind', [UserError, Diverged])
+def test_a_refusal_is_one_line_that_keeps_the_names_of_files(kind, capsys):
+  def refuse():
+    raise kind('a  b/x.npz cannot be read (one\n  two\r\n\nthree\u2028four); mend it')
+
+  expected = 'a  b/x.npz cannot be read (one two three four); mend it'
+  with pytest.raises(kind) as caught:
+    refuse()
+  assert caught.value.args == (expected,)
+  assert exit_codes.exit_code(refuse, writes_to='--workdir') == 2
+  assert capsys.readouterr().err == f'dream_jax: {expected}\n'
 
 
 def test_no_output_at_all_is_no_mistake(monkeypatch):

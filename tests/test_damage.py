@@ -276,6 +276,30 @@ def test_checkpoints_of_another_method_of_the_run_are_refused(patch, folders, tm
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
+@pytest.mark.parametrize('left', ['checkpoints', 'metrics.jsonl'])
+def test_what_another_run_left_without_a_config_is_refused_before_anything_is_written(folders, tmp_path, left):
+  copy, source = tmp_path / 'run', folders / 'train' / 'other' / left
+  copy.mkdir()
+  (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / left)
+  before = sorted(copy.rglob('*'))
+  found, said = _attempt('train', copy)
+  assert found is None
+  assert 'belongs to another run' in said
+  assert said.endswith('choose another --workdir')
+  assert [path for path in sorted(copy.rglob('*')) if path.name != '.lock'] == before
+
+
+def test_saves_without_seals_or_config_belong_to_nobody(folders, tmp_path):
+  copy = tmp_path / 'run'
+  shutil.copytree(folders / 'train' / 'half' / 'checkpoints', copy / 'checkpoints')
+  (seal, *_) = copy.glob('checkpoints/*/state/*/sha256.json')
+  seal.unlink()
+  found, said = _attempt('train', copy)
+  assert found is None
+  assert said == f'checkpoint {seal.parent} has no seal that says whose it is; choose another --workdir'
+  assert not (copy / 'config.json').exists()
+
+
 def test_a_log_that_lacks_lines_gives_no_facts_about_gradients(folders, tmp_path):
   copy = tmp_path / 'study'
   shutil.copytree(folders / 'study' / 'half', copy)

@@ -14,7 +14,7 @@ import types
 import numpy as np
 import pytest
 
-from dream_jax.data import seals
+from dream_jax.data import seals, tfds_store
 from dream_jax.data.catalogue import builder_class, dataset_names
 from dream_jax.data.datasets import _assemble, _read_split, load_dataset, sample_keys
 from dream_jax.errors import UserError
@@ -384,6 +384,17 @@ def test_relative_places_and_those_at_home(tmp_path, monkeypatch):
     load_dataset('synthetic', tfds_dir=folder, options=SMALL)
   assert {p.name for p in tmp_path.iterdir()} == {'here', 'home'}
   assert list(tmp_path.glob('home/there/synthetic/default_*/1.0.0'))
+
+
+def test_an_empty_variable_names_no_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr('tensorflow_datasets.core.constants.DATA_DIR', '')  # What TFDS makes of TFDS_DATA_DIR=''.
+  for named in (None, ''):
+    _, root, _ = tfds_store.builder_and_place(
+      builder_class('synthetic'), None, tfds_dir=named, folder=None, options=SMALL
+    )
+    assert root == str(tmp_path / 'tensorflow_datasets')
 
 
 @pytest.mark.parametrize('kind', ['full', 'full for TensorFlow', 'a fault of ours'])

@@ -314,3 +314,25 @@ def test_tokens_may_be_padded_with_any_one_id_behind_a_length(pad, tmp_path):
   folder = _npz(tmp_path / 'data', s=padded, s_length=np.full(_N, 2), a=_A)
   (folder / 'dataset.toml').write_text(_TOML + '[modalities]\ns = "tokens"\na = "vector"\n')
   np.testing.assert_array_equal(_whole(_load(folder, tmp_path), 's'), np.tile([7, 8, 0, 0, 0], (_N, 1)))
+
+
+def _with_first_words(tmp_path, rows, lengths):
+  """Of a vocabulary whose first word, <s>, has id 0 and whose padding has id 1."""
+  folder = _npz(tmp_path / 'data', s=np.resize(rows, (_N, 5)), s_length=np.resize(lengths, _N), a=_A)
+  (folder / 'dataset.toml').write_text(_TOML + '[modalities]\ns = "tokens"\na = "vector"\n')
+  return folder
+
+
+def test_tokens_of_a_vocabulary_that_begins_with_id_0_are_read_up_to_their_lengths(tmp_path):
+  rows = [[0, 8, 1, 1, 1], [0, 8, 9, 7, 1], [0, 8, 9, 7, 6]]
+  found = _whole(_load(_with_first_words(tmp_path, rows, [2, 4, 5]), tmp_path), 's')
+  kept = [[0, 8, 0, 0, 0], [0, 8, 9, 7, 0], [0, 8, 9, 7, 6]]
+  np.testing.assert_array_equal(found, np.resize(kept, (_N, 5)))
+
+
+def test_one_id_behind_a_length_that_pads_nowhere_else_is_content(tmp_path):
+  rows = [[0, 8, 1, 1, 1], [0, 8, 9, 7, 6]]
+  with pytest.raises(
+    UserError, match=r"'s'.*, row \d has content in token 4, beyond its length of 4; mend the lengths"
+  ):
+    _load(_with_first_words(tmp_path, rows, [2, 4]), tmp_path)

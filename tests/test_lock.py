@@ -1,5 +1,6 @@
 """One command at a time works in a workdir: the second is refused at once, whatever the first does."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -68,6 +69,22 @@ def test_a_folder_that_stays_empty_goes_again(tmp_path):
   assert sorted(p.name for p in (tmp_path / 'a').iterdir()) == ['.lock', 'mine']
 
 
+def test_what_a_killed_process_had_half_written_goes(holder, tmp_path):
+  _, process = holder
+  dead = subprocess.Popen([sys.executable, '-c', ''])
+  dead.wait()
+  deep, other = tmp_path / 'a' / 'state' / '8', tmp_path / 'a' / 'other'
+  for folder in (deep, other):
+    folder.mkdir(parents=True)
+  (other / '.lock').touch()
+  kept = [deep / f'.sha256.json.tmp-{process.pid}', other / f'.x.tmp-{dead.pid}', deep / 'x.tmp-1', deep / '.x.tmp-y']
+  gone = [deep / f'.sha256.json.tmp-{dead.pid}', tmp_path / 'a' / f'.x.tmp-{os.getpid()}', deep / f'.x.tmp-{10**30}']
+  for path in (*kept, *gone):
+    path.touch()
+  with storage.lock(tmp_path / 'a'):
+    assert [path.exists() for path in (*kept, *gone)] == [True] * 4 + [False] * 3
+
+
 def test_a_lock_that_was_removed_by_its_last_owner_is_no_lock(tmp_path, monkeypatch):
   """Who opened the file before it was removed would be alone with a file that nobody else can see."""
   flock, stolen = storage.fcntl.flock, []
@@ -89,8 +106,11 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, cap
     raise OSError(storage.errno.ENOLCK, 'No locks available')
 
   monkeypatch.setattr(storage.fcntl, 'flock', flock)
+  left = tmp_path / f'.x.tmp-{os.getpid()}'
+  left.touch()
   with storage.lock(tmp_path):
     (tmp_path / 'mine').touch()
+  assert left.exists()  # Somebody on another machine may be writing it.
   assert f'{tmp_path} cannot be locked (No locks available): start no second process there' in capsys.readouterr().out
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dream_jax.data.builders import mmsa_builder
+from dream_jax.data.builders.ch_sims.ch_sims import ChSims
 from dream_jax.data.builders.cmu_mosei.cmu_mosei import CmuMosei
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.pipeline import eval_batches
@@ -245,6 +246,29 @@ def test_lengths_are_numbers_of_frames(value, tmp_path):
   write(tmp_path / 'manual', content, dataset='cmu_mosei/unaligned')
   message = message_of(tmp_path, tmp_path / 'manual', 'cmu_mosei/unaligned')
   assert "split 'valid': audio_lengths" in message
+
+
+def test_lengths_above_the_frames_that_are_there_are_refused(tmp_path):
+  dataset = 'ch_sims/unaligned'
+  content = make_content(dataset)
+  content['test']['vision_lengths'][2:] = [56, 60]
+  path = write(tmp_path / 'manual', content, dataset=dataset)
+  assert message_of(tmp_path, tmp_path / 'manual', dataset) == (
+    f"{path}: split 'test': vision_lengths has 56 in row 2 (2 of 4 rows are above 55); expected 0 to 55, the frames "
+    'that vision has: where longer samples were cut, write 55 there'
+  )
+
+
+def test_the_published_file_may_have_the_lengths_of_whole_samples(tmp_path, monkeypatch, capsys):
+  dataset = 'ch_sims/unaligned'
+  content = make_content(dataset)
+  content['test']['vision_lengths'][2] = 60
+  path = write(tmp_path / 'manual', content, dataset=dataset)
+  monkeypatch.setattr(ChSims.BUILDER_CONFIGS[0], 'sha256', hashlib.sha256(path.read_bytes()).hexdigest())
+  loaded = load(tmp_path, tmp_path / 'manual', dataset)
+  out = capsys.readouterr().out
+  assert f'note: 1 samples of {path} were longer in vision than the 55 frames it holds of them\n' in out
+  assert loaded.splits['test'].features['vision_length'].max() == 55
 
 
 def test_ids_of_two_splits_are_told(tmp_path, capsys):

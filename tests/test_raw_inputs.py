@@ -159,6 +159,15 @@ def test_one_word_behind_one_zero_is_no_padding():
   assert (_ready(text=text, text_length=length)['text'][:, 5] == 0).all()
 
 
+@pytest.mark.parametrize('name', ['audio', 'text'])
+def test_one_frame_and_then_zeros_is_content_behind_a_length_that_is_too_short(name):
+  raw = _inputs()
+  x, length = raw[name], raw[f'{name}_length']
+  x[:], length[:] = 0, 2
+  x[:, :3] = 5
+  assert 'in 6 of 6 rows (row 0: length 2, content up to ' in _message(**{name: x, f'{name}_length': length})
+
+
 def test_constant_content_behind_padding_in_front_is_content():
   audio, length = np.zeros((SIZE, 7, 5), np.float32), np.full(SIZE, 3)
   audio[:, 4:] = 1

@@ -16,7 +16,7 @@ import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
 from dream_jax.errors import Interrupted, Preempted
-from dream_jax.machine import exit_codes
+from dream_jax.machine import exit_codes, interrupts
 from dream_jax.models.registry import find_method
 from dream_jax.parallel import hosts
 from dream_jax.training import feed, programs, train
@@ -137,7 +137,7 @@ def test_what_a_shell_wants_ignored_stays_ignored(started):
   del started
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   hosts.start(None)
-  exit_codes.end_at_interrupt()
+  interrupts.end_at_interrupt()
   assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
@@ -190,8 +190,8 @@ def test_several_processes_ask_each_other_seldom_and_in_time(monkeypatch):
 
 _START = """
   import os, signal, sys, time
-  from dream_jax.machine import exit_codes
-  exit_codes.end_at_interrupt('; go on')
+  from dream_jax.machine import interrupts
+  interrupts.end_at_interrupt('; go on')
   from dream_jax.parallel import hosts
   hosts.start(None)
 """
@@ -203,6 +203,31 @@ def _python(code, *arguments, **options):
     [sys.executable, '-c', textwrap.dedent(code), *map(str, arguments)],
     capture_output=True, text=True, timeout=120, check=False, env=environment, **options,
   )  # fmt: skip
+
+
+_IMPORT = """
+  import importlib.abc, os, runpy, signal, sys
+
+  class Interrupted(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+      if name == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGINT)
+
+  sys.meta_path.insert(0, Interrupted())
+  runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=False)
+"""
+
+
+@pytest.mark.parametrize(
+  ('module', 'imported', 'said'),
+  [
+    ('dream_jax.main', 'absl', '; the same command continues where it stopped'),
+    ('dream_jax.data.check', 'dream_jax.command', ''),
+  ],
+)
+def test_an_interrupt_while_python_imports_is_told_in_one_line(module, imported, said):
+  done = _python(_IMPORT, module, imported)
+  assert (done.returncode, done.stderr) == (130, f'\ninterrupted{said}\n')
 
 
 def test_a_command_that_has_nothing_to_save_ends_in_one_line():

@@ -6,7 +6,7 @@ Dimension letters: B samples of a batch, T time, D features.
 """
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def received(spec: DatasetSpec, inputs: Mapping[str, Any], *, beyond: bool = Tru
   Args:
     spec: the data set.
     inputs: name -> anything that NumPy reads as numbers [B, ...] of the spec's shape; `<name>_length` [B] or absent.
-    beyond: refuse what lies beyond a length, unless it is zeros, NaN, or one frame or id throughout the sample.
+    beyond: refuse what lies beyond a length, unless it is zeros, NaN, or one frame or id up to the end.
 
   Raises:
     UserError: an input is unknown, absent, no numbers, of another shape, or of another number of samples; a length that
@@ -231,43 +231,65 @@ def _known_ids(modality: ModalitySpec, x: np.ndarray, length: np.ndarray) -> np.
 
 def _check_beyond(modality: ModalitySpec, x: np.ndarray, length: np.ndarray) -> None:
   """Refuses content beyond the lengths: cut away, it would be lost without a word."""
-  rows, front, example = 0, 0, ''
+  wrong: list[int] = []
+  unsure: list[tuple[int, int]] = []
+  known: set[int] = set()
   for start in range(0, len(x), _CHUNK):
-    part, ends = x[start : start + _CHUNK], length[start : start + _CHUNK]
-    held = _holding(part) & (np.arange(modality.shape[0]) >= ends[:, None])
-    if not held.any():
-      continue
-    found = np.flatnonzero(held.any(1) & ~_pads(modality, part, held))
-    rows, front = rows + len(found), front + int((~_begins(part[found], 1)).sum())
-    if len(found) and not example:
-      one, unit = found[0], 'token' if modality.kind == 'tokens' else 'frame'
-      example = f'row {start + one}: length {ends[one]}, content up to {unit} {np.flatnonzero(held[one])[-1] + 1}'
-  if not rows:
+    found = look_beyond(modality, x[start : start + _CHUNK], length[start : start + _CHUNK])
+    wrong += [start + int(row) for row in np.flatnonzero(found.content)]
+    unsure += [(start + row, pad) for row, pad in found.unsure]
+    known |= found.known
+  wrong = sorted(wrong + [row for row, pad in unsure if pad not in known])
+  if not wrong:
     return
+  one, unit = wrong[0], 'token' if modality.kind == 'tokens' else 'frame'
+  last = int(np.flatnonzero(_holding(x[one : one + 1])[0])[-1]) + 1
+  front = sum(not _begins(x[row : row + 1], 1)[0] for row in wrong)
   hint = (
     'they seem to be padded in front: move what they hold to the start'
-    if front > rows / 2
+    if front > len(wrong) / 2
     else 'correct the lengths, or set what lies beyond them to zero'
   )
   raise UserError(
-    f'input {modality.name!r} has content beyond {modality.length_name} in {rows} of {len(x)} rows ({example}); '
-    f'expected zeros there, which pad: {hint}'
+    f'input {modality.name!r} has content beyond {modality.length_name} in {len(wrong)} of {len(x)} rows (row {one}: '
+    f'length {length[one]}, content up to {unit} {last}); expected zeros there, which pad: {hint}'
   )
 
 
-def _pads(modality: ModalitySpec, x: np.ndarray, held: np.ndarray) -> np.ndarray:
-  """Whether what `held` [B, T] marks in samples [B, T, ...] only pads, bool [B].
+class Beyond(NamedTuple):
+  """What lies beyond the lengths of B samples.
 
-  Whoever gives lengths may pad with anything, but with one frame (or id) throughout, and behind content. The first word
-  of another vocabulary may be 0: a sample may begin so where others are padded with the same id twice.
+  Attributes:
+    content: which hold more there than padding, bool [B].
+    unsure: (sample, id) of tokens that hold one id there, which pads if it is `known` from another sample.
+    known: ids that pad a sample at least twice.
   """
+
+  content: np.ndarray
+  unsure: list[tuple[int, int]]
+  known: set[int]
+
+
+def look_beyond(modality: ModalitySpec, x: np.ndarray, length: np.ndarray) -> Beyond:
+  """Tells padding from content beyond the lengths [B] of sequences [B, T, ...] or tokens [B, T].
+
+  Whoever gives lengths may pad with anything, but with one frame (or id) up to the end, and behind content. The first
+  word of another vocabulary may be 0: a sample may begin so where it, or another one, is padded with the same id twice.
+  """
+  outside = np.arange(x.shape[1]) >= length[:, None]
+  held = _holding(x) & outside
   pad = x[np.arange(len(x)), np.argmax(held, axis=1)][:, None]
-  alike = (~held | (x == pad).all(tuple(range(2, x.ndim)))).all(1)
-  pads = alike & _begins(x, 1)
+  alike = held.any(1) & (~outside | (x == pad).all(tuple(range(2, x.ndim)))).all(1)
+  pads = ~held.any(1) | (alike & (length > 0) & _begins(x, 1))
+  unsure: list[tuple[int, int]] = []
+  known: set[int] = set()
   if modality.kind == 'tokens':
-    known = pad[alike & (held.sum(1) > 1), 0]
-    pads |= alike & _begins(x, 2) & np.isin(pad[:, 0], known)
-  return pads
+    late = alike & ~pads & (length > 1) & _begins(x, 2)
+    twice = alike & (held.sum(1) > 1)
+    known = {int(i) for i in np.unique(pad[twice])}
+    unsure = [(int(row), int(pad[row, 0])) for row in np.flatnonzero(late & ~twice)]
+    pads |= late
+  return Beyond(~pads, unsure, known)
 
 
 def _begins(x: np.ndarray, within: int) -> np.ndarray:

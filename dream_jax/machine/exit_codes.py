@@ -10,12 +10,10 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
-from dream_jax.errors import Interrupted, Preempted, UserError
+from dream_jax.errors import Interrupted, Preempted, UserError, one_line
 from dream_jax.machine import disk, environment
 
 # What else the system answers that is the user's to mend, and how; {flag} names another place to write to.
@@ -74,28 +72,6 @@ def exit_code(command: Callable[[], None], *, writes_to: str, after_interrupt: s
   return 0
 
 
-def end_at_interrupt(after_interrupt: str = '') -> None:
-  """Makes Ctrl-C end this process at once, with one line; for a process that is nothing but a command.
-
-  A KeyboardInterrupt would appear wherever the interpreter happens to be, and libraries swallow it, turn it into an
-  error of theirs or crash. What has something to save first listens itself, see `parallel.hosts`. A shell may have
-  started this in the background with SIGINT ignored: so it stays.
-
-  Args:
-    after_interrupt: what the user should know.
-  """
-
-  def end(*_: Any) -> None:
-    with contextlib.suppress(Exception):  # Whoever was writing just now cannot be written to.
-      sys.stdout.flush()
-    with contextlib.suppress(OSError):
-      os.write(2, f'\ninterrupted{after_interrupt}\n'.encode())
-    os._exit(130)
-
-  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-    signal.signal(signal.SIGINT, end)
-
-
 def _not_ours(error: Exception, writes_to: str) -> str | None:
   """What to tell the user where the machine or the input is at fault; None where we are."""
   refused = disk.refusal(error)
@@ -152,5 +128,5 @@ def _print_no_more() -> None:
 
 def _refuse(message: str) -> int:
   with contextlib.suppress(OSError):  # Nobody listens.
-    print(f'dream_jax: {" ".join(message.split())}', file=sys.stderr)
+    print(f'dream_jax: {one_line(message)}', file=sys.stderr)
   return 2

@@ -46,6 +46,24 @@ def of_method(run: str | None, method: str) -> str | None:
   return None if run is None else f'{run} {method}'
 
 
+def check_saves_are_of(workdir: str | os.PathLike[str], run: str, *, remedy: str) -> None:
+  """Refuses a workdir with checkpoints of another run than this, of whichever methods.
+
+  Raises:
+    UserError: there are some, or a save has no seal and so no owner.
+  """
+  folder = storage.place(workdir) / 'checkpoints'
+  methods = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+  for kind in (path / kind for path in methods for kind in (_STATE, _BEST) if (path / kind).is_dir()):
+    for save in sorted(path for path in kind.iterdir() if path.name.isdecimal()):
+      try:
+        owner = sealed.read(save / _SEAL, name=f'{kind.name}/{save.name}', remedy=remedy).run
+      except FileNotFoundError:
+        raise UserError(f'checkpoint {save} has no seal that says whose it is; {remedy}') from None
+      if (owner or '').partition(' ')[0] != run:
+        raise UserError(f'checkpoint {save} belongs to another run (another config, seeds or data); {remedy}')
+
+
 class _Manager(ocp.CheckpointManager):
   """Orbax's, that does not ask whether SIGTERM has come.
 

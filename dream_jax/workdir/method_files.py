@@ -15,6 +15,8 @@ from dream_jax.evaluation.predict import LabelScale, label_scale
 from dream_jax.settings import from_config
 from dream_jax.spec import DatasetSpec
 from dream_jax.workdir import sealed, storage
+from dream_jax.workdir.checkpoints import check_saves_are_of
+from dream_jax.workdir.metrics_log import read_metrics
 
 SPEC_FILE, RESULTS_FILE = 'spec.json', 'results.json'
 _SPEC_REMEDY = f'remove {SPEC_FILE} of that folder and run --mode=train with its config: it is written again'
@@ -149,13 +151,15 @@ def check_nothing_of_another(workdir: str, run: str) -> None:
   Raises:
     UserError: it does, or a file is damaged.
   """
-  folder = storage.place(workdir)
+  folder, remedy = storage.place(workdir), 'choose another --workdir'
   methods = folder / 'methods'
   files = [folder / SPEC_FILE, folder / RESULTS_FILE]
   files += [path for path in methods.iterdir() if path.suffix == '.json'] if methods.exists() else []
   for path in files:
     with contextlib.suppress(FileNotFoundError):
-      sealed.read(path, run=run, remedy='choose another --workdir')
+      sealed.read(path, run=run, remedy=remedy)
+  read_metrics(workdir, run=run)
+  check_saves_are_of(workdir, run, remedy=remedy)
 
 
 def _method_file(workdir: str, method: str) -> epath.Path:

@@ -25,6 +25,8 @@ from dream_jax.machine import paths
 
 _BUCKET = 'gs://'
 _LOCK = '.lock'
+# What `write` calls a file that is not whole yet, with the number of its process.
+_TEMPORARY = re.compile(r'\..+\.tmp-(\d+)')
 # What file systems without locks answer.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -119,6 +121,8 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
 def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
   """Keeps a folder for this process; the folder is made, and goes again if nothing was written into it.
 
+  What a killed process had half written there is removed.
+
   The system gives the lock back when the process ends, however it ends; a stopped process keeps it. A bucket has no
   locks.
 
@@ -154,6 +158,7 @@ def _locked(path: epath.Path) -> int:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       # Its last owner may have removed it since it was opened.
       if os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path)):
+        _remove_left_behind(path.parent)
         return file
     except OSError as error:
       if error.errno in _NO_LOCKS:
@@ -164,6 +169,31 @@ def _locked(path: epath.Path) -> int:
         raise
       raise _another(path) from None
     os.close(file)
+
+
+def _remove_left_behind(folder: epath.Path) -> None:
+  """Removes what `write` left below a folder where its process was killed; nobody but us writes there now.
+
+  Whoever makes a report again needs no lock, so what belongs to a living process stays, and so does another workdir.
+  """
+  for where, below, files in os.walk(folder):
+    below[:] = [name for name in below if not os.path.exists(os.path.join(where, name, _LOCK))]
+    for name in files:
+      found = _TEMPORARY.fullmatch(name)
+      if found and not _lives(int(found[1])):
+        with contextlib.suppress(OSError):  # All that is lost is tidiness.
+          os.unlink(os.path.join(where, name))
+
+
+def _lives(process: int) -> bool:
+  """Whether another process has this number; our own was that of a dead one, as in every new container."""
+  try:
+    os.kill(process, 0)
+  except (ProcessLookupError, OverflowError):
+    return False
+  except PermissionError:
+    return True
+  return process != os.getpid()
 
 
 def remove_folder(path: str | os.PathLike[str]) -> None:

@@ -32,6 +32,7 @@ def read_mmsa(
   aligned: bool,
   label_range: tuple[float, float],
   unimodal_labels: bool = False,
+  published: bool = False,
 ) -> dict[str, dict[str, Any]]:
   """Checked content of an MMSA pickle: our split name -> key -> [N, ...] array, as in the file.
 
@@ -41,12 +42,18 @@ def read_mmsa(
     aligned: whether all modalities share the time steps of the text; else the file has lengths of audio and vision.
     label_range: (lowest, highest) regression label.
     unimodal_labels: whether the file has to have the labels of single modalities, too.
+    published: whether it is the file that everybody has. Lengths above T, which MMSA's tools write where they have cut
+      a longer sample, are those of whole samples there; in another file they may as well be mistakes.
 
   Raises:
     UserError: not such a file; the message says what was found and what was expected.
   """
   with reading.naming(path, 'a file of MMSA', 'fetch it again'):
-    return _read(path, shapes, aligned, label_range, unimodal_labels)
+    splits = _read(path, shapes, aligned, label_range, unimodal_labels)
+    if not published:
+      for ours, theirs in SPLITS.items():
+        _refuse_longer(splits[ours], shapes, f'{path}: split {theirs!r}')
+    return splits
 
 
 def _read(path: str, shapes: Mapping[str, tuple[int, int]], aligned: bool, label_range, unimodal_labels: bool) -> dict:
@@ -74,6 +81,23 @@ def _read(path: str, shapes: Mapping[str, tuple[int, int]], aligned: bool, label
         f'{path} has {key} in split {having[0]!r} and not in all; expected it in all or none: fetch it again'
       )
   return splits
+
+
+def longer(split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+  """Modality -> which samples of a split that `read_mmsa` returned have a length above T, bool [N]."""
+  given = {name: split[f'{name}_lengths'] for name in shapes if f'{name}_lengths' in split}
+  return {name: lengths > shapes[name][0] for name, lengths in given.items()}
+
+
+def _refuse_longer(split: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]], where: str) -> None:
+  for name, above in longer(split, shapes).items():
+    if above.any():
+      row, longest = int(np.argmax(above)), shapes[name][0]
+      raise UserError(
+        f'{where}: {name}_lengths has {split[f"{name}_lengths"][row]:g} in row {row} ({above.sum()} of {len(above)} '
+        f'rows are above {longest}); expected 0 to {longest}, the frames that {name} has: where longer samples were '
+        f'cut, write {longest} there'
+      )
 
 
 def samples(

@@ -13,7 +13,7 @@ from typing import ClassVar, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dream_jax.data import seals
+from dream_jax.data import raw_inputs, seals
 from dream_jax.data.builders.base import ModalityBuilder
 from dream_jax.data.builders.folder.description import FILE, SPLITS, Description, Modality, read_description
 from dream_jax.data.builders.folder.index import Rows, make_index, split_sizes
@@ -80,6 +80,7 @@ class Folder(ModalityBuilder):
   def _generate_examples(self, split: str, index: list[Rows]) -> Iterator[tuple[str, dict]]:
     modalities = self._survey.spec.modalities
     wanted = [dataclasses.replace(self._survey.wanted(m.name), resolution=Resolution()) for m in modalities]
+    ends = {m.name: _Ends(m) for m in modalities if m.has_length}
     for table, rows in zip(self._survey.tables, index, strict=True):
       chosen = rows.splits == SPLITS.index(split)
       if not chosen.any():
@@ -91,7 +92,7 @@ class Folder(ModalityBuilder):
         for m, array, value in zip(modalities, wanted, values, strict=True):
           where = f'{table.where(array.array)}, row {row}'
           if m.has_length:
-            _check_end(m, value, rows.declared[m.name][row], where)
+            ends[m.name].look(value, rows.declared[m.name][row], where)
           value = None if rows.absent[m.name][row] else value
           if m.has_length:
             length = rows.lengths[m.name][row]
@@ -103,6 +104,8 @@ class Folder(ModalityBuilder):
       for array in wanted:
         assert array.resolution is not None
         array.resolution.check(table.where(array.array))
+    for end in ends.values():
+      end.finish()
 
 
 def _digest(description: Description) -> str:
@@ -114,28 +117,43 @@ def _digest(description: Description) -> str:
   return digest.hexdigest()[:12]
 
 
-def _check_end(m: ModalitySpec, value: np.ndarray, length: int, where: str) -> None:
-  """Refuses content behind the declared length: either the length is wrong, or the padding is in front.
+class _Ends:
+  """Looks for content behind the declared lengths of a modality, row by row, as `raw_inputs` does in arrays."""
 
-  Raises:
-    UserError: there is some.
-  """
-  kept, rest = _filled(m, value[:length]), _filled(m, value[length:])
-  filled = np.flatnonzero(rest)
-  # Whoever gives lengths may pad with anything, but always with the same, and behind the content.
-  one_value = len(filled) == len(rest) and (value[length:] == value[length : length + 1]).all()
-  if len(filled) and not (one_value and length and kept[0]):
-    noun = 'token' if m.kind == 'tokens' else 'frame'
-    raise UserError(
-      f'{where} has content in {noun} {length + filled[-1]}, beyond its length of {length}; mend the lengths, or, where'
-      ' padding stands in front, move the content to the front'
+  def __init__(self, modality: ModalitySpec):
+    self._modality = modality
+    self._unsure: dict[int, str] = {}
+    self._known: set[int] = set()
+
+  def look(self, value: np.ndarray, length: int, where: str) -> None:
+    """Refuses content behind the length: either the length is wrong, or the padding is in front.
+
+    Raises:
+      UserError: there is some.
+    """
+    if length >= len(value):
+      return
+    tokens = self._modality.kind == 'tokens'
+    x = np.where(value == NULL_TOKEN, 0, value) if tokens else value
+    found = raw_inputs.look_beyond(self._modality, x[None], np.array([length]))
+    self._known |= found.known
+    if not found.content[0] and not found.unsure:
+      return
+    last = np.flatnonzero((x[length:] != 0).reshape(len(x) - length, -1).any(1))
+    message = (
+      f'{where} has content in {"token" if tokens else "frame"} {length + last[-1]}, beyond its '
+      f'length of {length}; mend the lengths, or, where padding stands in front, move the content to the front'
     )
+    if found.content[0]:
+      raise UserError(message)
+    for _, pad in found.unsure:
+      self._unsure.setdefault(pad, message)
 
-
-def _filled(m: ModalitySpec, value: np.ndarray) -> np.ndarray:
-  """Which frames or tokens hold something else than zeros and nothing, bool [T]."""
-  content = (value != 0) & (value != NULL_TOKEN) if m.kind == 'tokens' else (value != 0) & ~np.isnan(value)
-  return content.any(tuple(range(1, content.ndim)))
+  def finish(self) -> None:
+    """Raises UserError where an id stands alone behind a length, and pads nowhere else."""
+    for pad, message in self._unsure.items():
+      if pad not in self._known:
+        raise UserError(message)
 
 
 def _padded(m: ModalitySpec, value: np.ndarray | None, length: int, where: str) -> np.ndarray:
