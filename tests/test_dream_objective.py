@@ -9,7 +9,7 @@ from small_runs import jit, small_prepared, small_recipe
 from dream_jax.data.pipeline import train_batches
 from dream_jax.missingness.missing import Missing
 from dream_jax.models.coalitions import coalition_matrix
-from dream_jax.models.dream.dream import losses
+from dream_jax.models.dream import losses
 from dream_jax.models.registry import build, find_method
 
 _DRAWS = 4000

@@ -222,7 +222,8 @@ _IMPORT = """
   ('module', 'imported', 'said'),
   [
     ('dream_jax.main', 'absl', '; the same command continues where it stopped'),
-    ('dream_jax.data.check', 'dream_jax.command', ''),
+    ('dream_jax.datacheck', 'dream_jax.machine.exit_codes', ''),
+    ('dream_jax.data.check', 'dream_jax.datacheck.check', ''),
   ],
 )
 def test_an_interrupt_while_python_imports_is_told_in_one_line(module, imported, said):
