@@ -147,7 +147,7 @@ def test_windows_is_told_at_once(monkeypatch, capsys):
     dream_jax.load  # noqa: B018
 
 
-@pytest.mark.parametrize('module', ['dream_jax.main', 'dream_jax.datacheck'])
+@pytest.mark.parametrize('module', ['dream_jax.main', 'dream_jax.datacheck.check'])
 def test_commands_can_say_so_where_unix_is_absent(module, root):
   code = (
     'import importlib, sys\n'
