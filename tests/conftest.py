@@ -10,9 +10,17 @@ from pathlib import Path
 
 # Before the first import of jax: the number of devices is read once.
 os.environ['JAX_PLATFORMS'] = os.environ.get('DREAM_TEST_PLATFORM', 'cpu')
-_DEVICES = '--xla_force_host_platform_device_count'
-if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}=8'.strip()
+_FLAGS = {
+  '--xla_force_host_platform_device_count': '8',
+  # Compiling is most of the time of the tests, and nothing here runs long enough for good code to pay: these take a
+  # third of the time. Commands that tests start have none of it.
+  '--xla_cpu_use_fusion_emitters': 'false',
+  '--xla_cpu_parallel_codegen_split_count': '1',
+  '--xla_backend_optimization_level': '0',
+  '--xla_llvm_disable_expensive_passes': 'true',
+}
+_given = os.environ.get('XLA_FLAGS', '')
+os.environ['XLA_FLAGS'] = ' '.join([_given, *(f'{k}={v}' for k, v in _FLAGS.items() if k not in _given)]).strip()
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Forks of this process would inherit JAX's threads; Matplotlib would look for a display.
 os.environ.setdefault('MPLBACKEND', 'Agg')
