@@ -12,7 +12,7 @@ import math
 import struct
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from dream_jax.errors import UserError, did_you_mean, near
@@ -35,7 +35,7 @@ class Rule:
     below: a value that all must stay below.
     most: the highest value.
     never: values inside of the range that mean nothing.
-    choices: the words that are known; all if empty.
+    choices: the words that are known, which may grow; all if empty.
     filled: whether '' and () are refused.
     unique: whether a tuple may name nothing twice.
     is_path: whether ~ stands for the user's home.
@@ -48,7 +48,7 @@ class Rule:
   below: float | None = None
   most: float | None = None
   never: tuple[float, ...] = ()
-  choices: tuple[str, ...] = ()
+  choices: Collection[str] = ()
   filled: bool = False
   unique: bool = False
   is_path: bool = False
@@ -249,7 +249,7 @@ def _checked(value: Any, path: str, rule: Rule) -> Any:
   return value
 
 
-def _unknown(value: Any, choices: tuple[Any, ...], path: str) -> UserError:
+def _unknown(value: Any, choices: Collection[Any], path: str) -> UserError:
   """Names the near choice, and all of them where they are few."""
   words = [str(choice) for choice in choices]
   parts = [f'expected one of {", ".join(words)}'] if len(words) <= _LISTED else []
