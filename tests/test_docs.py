@@ -30,8 +30,8 @@ _SHELL = [page for page in _PAGES if documents.blocks(page, 'bash', 'sh')]
 # Tools that are not ours: what they are told is not looked at.
 _OUTSIDE = ('.', 'docker', 'eval', 'gcloud', 'git', 'mkdocs', 'pip', 'source', 'ssh-add', 'tensorboard')
 _TERMS = (
-  'Modality', 'Slot', 'Missing', 'Damage', 'Fill', 'Condition', 'Protocol', 'Regime', 'Injection', 'Told the mask (oracle)',
-  'Presence', 'Contribution', 'Gate', 'Soft mask', 'Seed ensemble, vectorised seeds', 'Selection', 'Workdir',
+  'Modality', 'Slot', 'Missing', 'Damage', 'Fill', 'Condition', 'Protocol', 'Regime', 'Injection',
+  'Told the mask (oracle)', 'Presence', 'Contribution', 'Gate', 'Soft mask', 'Seed ensemble, vectorised seeds', 'Selection', 'Workdir',
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Draws the stages of DREAM, for the README and the documentation.
 
-  python docs/pictures/pipeline.py      # writes pipeline.svg beside this file
+python docs/pictures/pipeline.py      # writes pipeline.svg beside this file
 """
 
 from pathlib import Path
@@ -27,11 +27,12 @@ _LEFT, _STEP, _BOX, _TOP, _ROW = 196, 152, 130, 58, 62
 
 def drawn() -> str:
   """The picture as SVG."""
+  size = f"viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' height='{_HEIGHT}'"
+  label = "role='img' aria-label='The stages of DREAM: encode, recognise, assess, reconstruct, fuse'"
+  box = "viewBox='0 0 8 8' refX='7' refY='4' markerWidth='7' markerHeight='7' orient='auto'"
   parts = [
-    f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' height='{_HEIGHT}' {_FONT}"
-    " role='img' aria-label='The stages of DREAM: encode, recognise, assess, reconstruct, fuse'>",
-    "<defs><marker id='tip' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='7' markerHeight='7' orient='auto'>"
-    f"<path d='M0,0 L8,4 L0,8 z' fill='{_LINE}'/></marker></defs>",
+    f"<svg xmlns='http://www.w3.org/2000/svg' {size} {_FONT} {label}>",
+    f"<defs><marker id='tip' {box}><path d='M0,0 L8,4 L0,8 z' fill='{_LINE}'/></marker></defs>",
     f"<rect width='{_WIDTH}' height='{_HEIGHT}' rx='10' fill='#ffffff'/>",
     _text(20, 24, 'What arrives', 15, bold=True),
     _text(20, 40, 'values: an illustration', 11, colour=_QUIET),
@@ -40,7 +41,8 @@ def drawn() -> str:
   for i, (title, question, answer) in enumerate(_STAGES):
     x = _LEFT + i * _STEP
     parts.append(
-      f"<rect x='{x}' y='{_TOP - 10}' width='{_BOX}' height='{bottom - _TOP + 8}' rx='8' fill='#f5f7fa' stroke='#d9e2ec'/>"
+      f"<rect x='{x}' y='{_TOP - 10}' width='{_BOX}' height='{bottom - _TOP + 8}' rx='8' fill='#f5f7fa'"
+      " stroke='#d9e2ec'/>"
     )
     parts.append(_text(x + _BOX / 2, 24, title, 15, bold=True, middle=True))
     parts.append(_text(x + _BOX / 2, 40, question, 11, colour=_QUIET, middle=True))
@@ -52,7 +54,9 @@ def drawn() -> str:
   return '\n'.join([*parts, '</svg>', ''])
 
 
-def _slot(y: float, name: str, arrived: str, colour: str, presence: float, contribution: float, gate: float) -> list[str]:
+def _slot(
+  y: float, name: str, arrived: str, colour: str, presence: float, contribution: float, gate: float
+) -> list[str]:
   """One modality through the first four stages."""
   middle = y + 20
   parts = [
@@ -61,13 +65,15 @@ def _slot(y: float, name: str, arrived: str, colour: str, presence: float, contr
     _text(30, y + 32, arrived, 11, colour=_QUIET),
     _arrow(160, middle, _LEFT - 2),
   ]
-  for i, (value, filled) in enumerate(((1.0, 0.0), (presence, 1.0), (contribution, 1.0), (gate, 1.0))):
+  for i, value in enumerate((None, *values)):
     x = _LEFT + i * _STEP
-    if not filled:
+    if value is None:
       shades = (0.9, 0.35, 0.6, 0.2, 0.75, 0.45) if arrived == 'real' else (0.4, 0.7, 0.25, 0.8, 0.3, 0.55)
       shades = (0.12,) * 6 if 'zeros' in arrived else shades
       for k, shade in enumerate(shades):
-        parts.append(f"<rect x='{x + 29 + 12 * k}' y='{y + 12}' width='11' height='16' fill='{colour}' opacity='{shade}'/>")
+        parts.append(
+          f"<rect x='{x + 29 + 12 * k}' y='{y + 12}' width='11' height='16' fill='{colour}' opacity='{shade}'/>"
+        )
     else:
       parts.append(f"<rect x='{x + 17}' y='{y + 13}' width='70' height='14' rx='3' fill='#e4e9ef'/>")
       width = max(2, round(70 * value))
@@ -91,10 +97,13 @@ def _prediction(x: float, y: float) -> list[str]:
 def _training(y: float) -> list[str]:
   """What training adds, below the stages."""
   lines = (
-    ('In training', 'the trainer removes modalities at random (injection) and remembers which. The losses read that; the model'),
-    ('', 'never does. Training data may be incomplete from the start, and nobody has to say where.'),
+    (
+      'In training',
+      'the trainer removes modalities at random (injection) and remembers which. The losses read that; the',
+    ),
+    ('', 'model never does. Training data may be incomplete from the start, and nobody has to say where.'),
     ('In use', 'no mask enters. What is missing, damaged or foreign has to be recognised from the inputs.'),
-  )  # fmt: skip
+  )
   parts = [f"<line x1='20' y1='{y - 6}' x2='{_WIDTH - 20}' y2='{y - 6}' stroke='#d9e2ec'/>"]
   for i, (head, rest) in enumerate(lines):
     parts.append(_text(20, y + 18 + 22 * i, head, 13, bold=True))

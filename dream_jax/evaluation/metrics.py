@@ -12,6 +12,7 @@ prediction that holds NaN (a diverged model) makes every metric NaN.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dream_jax.errors import UserError
 from dream_jax.spec import TASKS, DatasetSpec
@@ -77,7 +78,7 @@ def higher_is_better(metric: str) -> bool:
   return metric not in _ERRORS
 
 
-def compute(spec: DatasetSpec, prediction, label) -> dict[str, float]:
+def compute(spec: DatasetSpec, prediction: ArrayLike, label: ArrayLike) -> dict[str, float]:
   """Every metric of the task, by name.
 
   Args:
@@ -112,7 +113,7 @@ def compute(spec: DatasetSpec, prediction, label) -> dict[str, float]:
   return {name: float(value) for name, value in result.items()}
 
 
-def sample_scores(spec: DatasetSpec, prediction, label) -> np.ndarray:
+def sample_scores(spec: DatasetSpec, prediction: ArrayLike, label: ArrayLike) -> np.ndarray:
   """One score per sample, [n] float64, whose mean is the primary metric.
 
   Absolute error (regression), 1 or 0 for right or wrong (binary, multiclass), F1 of the sample's labels (multilabel).
@@ -132,7 +133,7 @@ def sample_scores(spec: DatasetSpec, prediction, label) -> np.ndarray:
   return np.where(np.isnan(prediction).any(axis=1), np.nan, scores)
 
 
-def auroc(score, label) -> float:
+def auroc(score: ArrayLike, label: ArrayLike) -> float:
   """Probability that a random positive scores above a random negative, ties counting half; NaN with one class only.
 
   Args:
@@ -148,7 +149,7 @@ def auroc(score, label) -> float:
   return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
-def spearman(a, b) -> float:
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
   """Rank correlation of a [n] and b [n], ties sharing their mean rank; 0.0 if one is constant, NaN below 2 samples."""
   a, b = _vector(a, 'a'), _vector(b, 'b')
   _same_length(a, b)
@@ -157,13 +158,13 @@ def spearman(a, b) -> float:
   return float(_pearson(ranks(a), ranks(b)))
 
 
-def ranks(values) -> np.ndarray:
+def ranks(values: ArrayLike) -> np.ndarray:
   """Ranks of `values` [n] from 1, equal values sharing the mean of theirs, [n] float64."""
   _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
   return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def auilc(rates, values) -> float:
+def auilc(rates: ArrayLike, values: ArrayLike) -> float:
   """Area under the curve of `values` [K] over `rates` [K] (trapezoids), divided by the span of the rates.
 
   So a flat curve has its own height; the field's AUILC is the same area without the division. One rate alone gives its

@@ -51,7 +51,7 @@ def draw(sample: Callable[[Sequence[int]], jax.Array], shape: Sequence[int], axi
   """This device's rows of what `sample` draws for the whole batch: the same numbers on any number of devices.
 
   Bits are a function of key and place, so that compilers for accelerators can leave out those of other devices and
-  mostly do; XLA for CPUs draws them all and drops most (see docs/scaling.md).
+  mostly do; XLA for CPUs draws them all and drops most (see docs/notebook/scaling.md).
 
   Args:
     sample: shape -> array.
