@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 import small_data
-from small_runs import jit
+from small_runs import jit, small_spec
 
 from dream_jax.cli import flags
 from dream_jax.config.recipe import recipe_from_config
@@ -31,7 +31,8 @@ _SHELL = [page for page in _PAGES if documents.blocks(page, 'bash', 'sh')]
 _OUTSIDE = ('.', 'docker', 'eval', 'gcloud', 'git', 'mkdocs', 'pip', 'source', 'ssh-add', 'tensorboard')
 _TERMS = (
   'Modality', 'Slot', 'Missing', 'Damage', 'Fill', 'Condition', 'Protocol', 'Regime', 'Injection',
-  'Told the mask (oracle)', 'Presence', 'Contribution', 'Gate', 'Soft mask', 'Seed ensemble, vectorised seeds', 'Selection', 'Workdir',
+  'Told the mask (oracle)', 'Presence', 'Contribution', 'Gate', 'Soft mask', 'Seed ensemble, vectorised seeds',
+  'Selection', 'Workdir',
 )  # fmt: skip
 
 
@@ -149,11 +150,11 @@ def test_own_method_is_short_and_learns(place):
   shown = _extending(place)
   assert len(shown['gated.py'].code.splitlines()) <= 30
   importlib.import_module('gated')
-  spec = small_data.SPEC
+  spec = small_spec(names=('face', 'pose'))
   model = build(find_method('gated'), spec, recipe_from_config(flags.load_config('configs/digits.py')).model)
-  split = small_data.small_split(8, 'train')
+  split = small_data.small_split(8, 'train', spec)
   batch = {'inputs': split.features, 'label': split.label}
-  params = model.init({'params': jax.random.key(0)}, split.features, train=False)['params']
+  params = jit(lambda key: model.init({'params': key}, split.features, train=False)['params'])(jax.random.key(0))
 
   @jit
   def step(params, key):

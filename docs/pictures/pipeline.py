@@ -54,9 +54,7 @@ def drawn() -> str:
   return '\n'.join([*parts, '</svg>', ''])
 
 
-def _slot(
-  y: float, name: str, arrived: str, colour: str, presence: float, contribution: float, gate: float
-) -> list[str]:
+def _slot(y: float, name: str, arrived: str, colour: str, *values: float) -> list[str]:
   """One modality through the first four stages."""
   middle = y + 20
   parts = [
