@@ -3,7 +3,7 @@
 A ConfigDict is unhashable and finds its typos late; a frozen dataclass is a static value that `jit` can close over. The
 dataclass is the only schema: its annotations say what a field may hold, `setting` adds the comment and the range.
 Understood: bool, int, float, str, Literal, X | None, tuple[X, ...], tuple[X, Y], dict[str, X], nested dataclasses and
-Any. Values that contradict each other are told by the dataclass itself, in a method `contradictions`.
+Any. The dataclass itself names values that contradict each other, in a method `contradictions`.
 """
 
 import dataclasses

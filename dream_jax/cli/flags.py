@@ -185,7 +185,7 @@ def load_config(name: str) -> ConfigDict:
     hint = f'; it is {new} now' if new else ''
     raise UserError(f'{_place(path, error)}: {_one_line(error)}{hint}') from error
   except (Exception, SystemExit) as error:
-    # The config is the user's own file: its faults are told like any other wrong input, with the place.
+    # The config is the user's own file: its faults are reported like any other wrong input, with the place.
     raise UserError(f'{_place(path, error)}: {type(error).__name__}: {_one_line(error)}') from error
   if not isinstance(config, ConfigDict):
     raise UserError(f'get_config() of {path} returns {type(config).__name__}; expected an ml_collections ConfigDict')

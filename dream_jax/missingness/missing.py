@@ -191,7 +191,7 @@ def draw_keep(
     keys: [B, 2] uint32 sample keys.
     epoch: an integer or uint32 [B].
     backend: whose arrays these are.
-    limit: uint32 [B], `counter.threshold` of a rate for each sample in the place of `missing.rate`.
+    limit: uint32 [B], `counter.threshold` of a rate for each sample instead of `missing.rate`.
   """
   drawn = {'seed': seed, 'keys': keys, 'epoch': epoch, 'backend': backend, 'limit': limit}
   slots = slot_keep(missing, spec, **drawn)

@@ -55,7 +55,7 @@ def draw(sample: Callable[[Sequence[int]], jax.Array], shape: Sequence[int], axi
 
   Args:
     sample: shape -> array.
-    shape: of this device's rows.
+    shape: the shape of this device's rows.
     axis: along which the rows lie.
   """
   n = num_devices()

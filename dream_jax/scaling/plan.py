@@ -52,8 +52,8 @@ class Share:
 
   Attributes:
     seeds: that it trains.
-    rows: of each seed's batch.
-    flops: of the model: forward and backward passes, before optimisation by the compiler.
+    rows: rows of each seed's batch.
+    flops: operations of the model: forward and backward passes, before optimisation by the compiler.
     traffic: bytes that the compiled step reads and writes.
     kernels: that the compiled step starts.
   """
@@ -71,9 +71,9 @@ class Compiled:
 
   Attributes:
     mesh: its shape, (devices along seeds, along rows).
-    share: of each device.
+    share: what each device does.
     arguments, outputs, temporaries, code: bytes a device; outputs without those that overwrite arguments.
-    collectives: of a call.
+    collectives: the collectives of a call.
     per_call: K.
     seconds: that compiling took.
   """
