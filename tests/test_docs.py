@@ -286,16 +286,26 @@ def test_links_of_other_files_lead_somewhere():
   assert not {name: by for name, by in named.items() if not (_ROOT / name).exists()}
 
 
+@pytest.mark.parametrize('page', _PAGES, ids=_name)
+def test_files_that_pages_name_are_there(page):
+  named = re.findall(
+    r'(?<![\w/.])(?:docs|dream_jax|benchmarks|configs|launch|tests|notebooks)/[\w/]+\.(?:md|py|sh|ipynb|sbatch|yaml)\b',
+    page.read_text(),
+  )
+  assert not {name for name in named if not (_ROOT / name).exists() and 'NAME' not in name}
+
+
 def test_every_term_is_defined_once():
   titles = re.findall(r'^### (.+)$', (_ROOT / 'docs' / 'concepts.md').read_text(), re.MULTILINE)
   assert sorted(titles) == sorted(_TERMS)
 
 
-def test_picture_of_the_pipeline_is_what_its_script_draws():
-  namespace: dict = {'__name__': 'pipeline'}
-  source = _ROOT / 'docs' / 'pictures' / 'pipeline.py'
+@pytest.mark.parametrize('name', ['pipeline', 'margins'])
+def test_pictures_are_what_their_scripts_draw(name):
+  source = _ROOT / 'docs' / 'pictures' / f'{name}.py'
+  namespace: dict = {'__name__': name, '__file__': str(source)}
   exec(compile(source.read_text(), str(source), 'exec'), namespace)
-  assert namespace['drawn']() == (_ROOT / 'docs' / 'pictures' / 'pipeline.svg').read_text()
+  assert namespace['drawn']() == source.with_suffix('.svg').read_text()
 
 
 def test_every_page_is_in_the_menu():
