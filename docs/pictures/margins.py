@@ -50,9 +50,7 @@ def drawn() -> str:
   for i, protocol in enumerate(protocols):
     frame.append(_text(_LEFT + i * (_PANEL + _GAP) + _PANEL / 2, 52, protocol, 12, middle=True))
     frame += [_tick(i, value, _TOP, y) for value in (-2, 0, 2, 4)]
-  foot = (
-    'Lines: 95 % interval over twenty seeds and test samples. Filled: significant after correction over the controls.'
-  )
+  foot = "Lines: 95 % interval over twenty seeds and test samples. Filled: significant after Holm's correction."
   size = f"viewBox='0 0 {width} {height}' width='{width}' height='{height}'"
   return '\n'.join(
     [
