@@ -15,9 +15,11 @@ import pytest
 import small_data
 from small_runs import jit, small_spec
 
+from dream_jax import api
 from dream_jax.cli import flags
 from dream_jax.config.recipe import recipe_from_config
 from dream_jax.data import catalogue, datasets
+from dream_jax.errors import UserError
 from dream_jax.evaluation import metrics
 from dream_jax.missingness import counter, missing, protocols
 from dream_jax.models import registry
@@ -136,7 +138,7 @@ def _check_flags(words: list[str]) -> None:
 
 
 def test_a_wrong_flag_would_be_seen(place):
-  with pytest.raises(Exception, match='num_seeds'):
+  with pytest.raises(UserError, match='num_seeds'):
     _check(['python', '-m', 'dream_jax.main', '--config=configs/digits.py', '--config.num_seed=3'])
   with pytest.raises(AssertionError):
     _check(['python', 'benchmarks/no_such.py'])
@@ -202,13 +204,13 @@ def test_own_metric_is_computed(place):
 
 
 def test_names_of_ours_are_not_taken(place):
-  with pytest.raises(Exception, match="'concat' is built in"):
+  with pytest.raises(UserError, match="'concat' is built in"):
     registry.register(registry.Method('concat', 'Mine', None))
-  with pytest.raises(Exception, match="'frames' is built in"):
+  with pytest.raises(UserError, match="'frames' is built in"):
     missing.register('frames', lambda *_: None)
-  with pytest.raises(Exception, match="called 'block'"):
+  with pytest.raises(UserError, match="called 'block'"):
     protocols.register('block', protocols.Curve('block', (0.1,)))
-  with pytest.raises(Exception, match="'accuracy' is built in"):
+  with pytest.raises(UserError, match="'accuracy' is built in"):
     metrics.register('accuracy', 'binary', lambda *_: 0.0)
 
 
@@ -227,6 +229,14 @@ def test_a_study_sees_that_own_code_changed(place):
   with open('brier.py', 'a') as file:
     file.write('# changed\n')
   assert code_digest(ours) != before[1]
+
+
+def test_loading_says_that_own_code_is_not_imported(monkeypatch):
+  config = flags.load_config(str(_ROOT / 'configs' / 'digits.py')).unlock()
+  config.controls = ('gated',)
+  monkeypatch.setattr(api, 'read_sealed', lambda _: (config, ''))
+  with pytest.raises(UserError, match=r"unknown method 'gated'.*import the file that registers it"):
+    api.load('runs/mine')
 
 
 @pytest.mark.slow
