@@ -58,7 +58,7 @@ def train(config: Any, workdir: str) -> None:
     check_shared(workdir)
     # Each process has a command line and data of its own.
     check_workdir(workdir, config, run=run, ignore=EXECUTION_FIELDS, write=False)
-    # Damage is reported before hours of training, not after.
+    # Damage is told before hours of training, not after.
     finished = hosts.agree(lambda: _finished(recipe, workdir, run))
     workbench = Workbench(recipe, prepared)
     print(workbench.feed.describe(), flush=True)
