@@ -1,4 +1,4 @@
-r"""The figures of the tables in docs/method.md, in Markdown, from the results of a study.
+r"""The figures of the tables in docs/notebook/method.md, in Markdown, from the results of a study.
 
   python benchmarks/method_tables.py runs/ablation [--protocols=complete,modality/noise,...]
 

@@ -4,7 +4,7 @@ r"""Speed of the training step: steps, examples and operations a second, share o
                                   [--seeds=1,64] [--repeats=5] [--devices=1]
 
 Takes the shapes of a config and no data: inputs are random numbers that lie on the device, so nothing but the step is
-timed. Operations are those of the gradient as XLA counts them before optimisation (docs/scaling.md), not what a device
+timed. Operations are those of the gradient as XLA counts them unoptimised (docs/notebook/scaling.md), not what a device
 happens to execute. The peak is the published one of the accelerator; for a CPU it is what this machine reaches in a
 product of two float32 matrices, measured first. Medians of the repeats: on a shared machine compare rows of one run.
 """

@@ -2,8 +2,8 @@ r"""Spoken and written digits: three real modalities of one label, shipped insid
 
   python -m dream_jax.main --config=configs/digits.py
 
-Ten seeds of DREAM and seven controls, on real data that needs no download. See the README for time and results on two
-CPU cores. `configs/digits.py:quick` is a smoke test of a minute: two seeds, few epochs, two controls.
+Ten seeds of DREAM and seven controls, on real data that needs no download. docs/results.md has time and results on
+two CPU cores. `configs/digits.py:quick` is a smoke test of a minute: two seeds, few epochs, two controls.
 `configs/digits.py:repaired` pairs and splits the same recordings and images anew: a check on choices made with the
 first pairing.
 """

@@ -18,7 +18,7 @@ second data set needs a --workdir of its own. DIR/dataset.toml, for instance:
   words = "tokens"                     # [N, T] ids, with words_length [N]; or { kind = "tokens", vocab_size = 5000 }
   face = "image"                       # [N, H, W] or [N, H, W, C]
 
-Further keys, other forms of `splits`, Parquet and what counts as missing: see the README, "Your own data".
+Further keys, other forms of `splits`, Parquet and what counts as missing: see docs/your_data.md.
 """
 
 from dream_jax.config.default import get_default

@@ -114,7 +114,11 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
 
 def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
   config, run = read_sealed(workdir)
-  recipe = recipe_from_config(config)
+  try:
+    recipe = recipe_from_config(config)
+  except UserError as error:  # It was right when it was written.
+    hint = 'if it is of your own, import the file that registers it first'
+    raise UserError(f'the config of {workdir} names what is not known here: {error}; {hint}') from error
   name = method or recipe.model.name
   if name not in recipe.methods:
     raise UserError(f'{workdir} holds no method {name!r}; {did_you_mean(name, recipe.methods)}')

@@ -1,4 +1,4 @@
-"""The command line: flags in, library calls out; exit codes are those of `command`."""
+"""The command line: flags in, library calls out; exit codes are those of `machine.exit_codes`."""
 
 import contextlib
 import sys

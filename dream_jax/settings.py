@@ -3,7 +3,7 @@
 A ConfigDict is unhashable and finds its typos late; a frozen dataclass is a static value that `jit` can close over. The
 dataclass is the only schema: its annotations say what a field may hold, `setting` adds the comment and the range.
 Understood: bool, int, float, str, Literal, X | None, tuple[X, ...], tuple[X, Y], dict[str, X], nested dataclasses and
-Any. Values that contradict each other are told by the dataclass itself, in a method `contradictions`.
+Any. The dataclass itself names values that contradict each other, in a method `contradictions`.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import math
 import struct
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from dream_jax.errors import UserError, did_you_mean, near
@@ -35,7 +35,7 @@ class Rule:
     below: a value that all must stay below.
     most: the highest value.
     never: values inside of the range that mean nothing.
-    choices: the words that are known; all if empty.
+    choices: the words that are known, which may grow; all if empty.
     filled: whether '' and () are refused.
     unique: whether a tuple may name nothing twice.
     is_path: whether ~ stands for the user's home.
@@ -48,7 +48,7 @@ class Rule:
   below: float | None = None
   most: float | None = None
   never: tuple[float, ...] = ()
-  choices: tuple[str, ...] = ()
+  choices: Collection[str] = ()
   filled: bool = False
   unique: bool = False
   is_path: bool = False
@@ -249,7 +249,7 @@ def _checked(value: Any, path: str, rule: Rule) -> Any:
   return value
 
 
-def _unknown(value: Any, choices: tuple[Any, ...], path: str) -> UserError:
+def _unknown(value: Any, choices: Collection[Any], path: str) -> UserError:
   """Names the near choice, and all of them where they are few."""
   words = [str(choice) for choice in choices]
   parts = [f'expected one of {", ".join(words)}'] if len(words) <= _LISTED else []

@@ -186,7 +186,7 @@ def _linear(rows, inputs, outputs):
 
 
 def hand_count(widths, frames, *, batch, width, hidden):
-  """Operations of DREAM's gradient by the table of docs/scaling.md; regression on sequences, part -> operations.
+  """Operations of DREAM's gradient by the table of docs/notebook/scaling.md; regression on sequences.
 
   A layer counts once forward and once for each gradient that is needed: of its weights, and of its input unless that is
   data or not differentiated.
@@ -225,7 +225,7 @@ def test_count_of_operations_is_that_by_hand(root, tmp_path):
   assert planner.seed_flops == pytest.approx(by_hand, rel=0.1)
   # What is not a matrix product is some per cent, and it is counted, too.
   assert by_hand < planner.seed_flops
-  table = (root / 'docs' / 'scaling.md').read_text()
+  table = (root / 'docs' / 'notebook' / 'scaling.md').read_text()
   assert f'**{by_hand / 1e6:,.1f}**' in table
   for part, count in _MOSEI().items():
     assert re.search(rf'^\| {part} .*\| {count / 1e6:,.1f} \|$', table, re.MULTILINE), part
@@ -368,4 +368,4 @@ def test_plan_of_mosei_as_the_docs_write_it(command, root, tmp_path):
   assert re.search(r'^8 weak .* 2 all-reduce f32, 8\.8 MB', done.stdout, re.MULTILINE)
   assert re.search(r'^8 strong +1 x 8 +5 x 8 ', done.stdout, re.MULTILINE)
   assert re.search(r'^H200 x 8 +\d+\.\d+ ms .* GB$', done.stdout, re.MULTILINE)
-  assert '--mode=plan --config=configs/mosei.py' in (root / 'docs' / 'scaling.md').read_text()
+  assert '--mode=plan --config=configs/mosei.py' in (root / 'docs' / 'notebook' / 'scaling.md').read_text()

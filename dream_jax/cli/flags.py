@@ -11,6 +11,7 @@ import inspect
 import itertools
 import os
 import re
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,10 +165,12 @@ def load_config(name: str) -> ConfigDict:
   if path.suffix != '.py':
     raise UserError(f'--config={text} is not a Python file; expected a .py file with get_config()')
   try:
-    spec = importlib.util.spec_from_file_location('dream_jax_config', path)
+    spec = importlib.util.spec_from_file_location(f'dream_jax_config {path.resolve()}', path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # A config may define a model; dataclasses and digests look for the module of a class here.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     get_config = getattr(module, 'get_config', None)
     if not callable(get_config):
@@ -182,7 +185,7 @@ def load_config(name: str) -> ConfigDict:
     hint = f'; it is {new} now' if new else ''
     raise UserError(f'{_place(path, error)}: {_one_line(error)}{hint}') from error
   except (Exception, SystemExit) as error:
-    # The config is the user's own file: its faults are told like any other wrong input, with the place.
+    # The config is the user's own file: its faults are reported like any other wrong input, with the place.
     raise UserError(f'{_place(path, error)}: {type(error).__name__}: {_one_line(error)}') from error
   if not isinstance(config, ConfigDict):
     raise UserError(f'get_config() of {path} returns {type(config).__name__}; expected an ml_collections ConfigDict')

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dream_jax.errors import UserError, did_you_mean
 from dream_jax.missingness.missing import FILLS, Missing
-from dream_jax.missingness.protocols import protocol_names
+from dream_jax.missingness.protocols import PROTOCOLS
 from dream_jax.missingness.regimes import FORMS, parse_regime
 from dream_jax.models.dream.dream import DreamSettings
 from dream_jax.models.dream.losses import LossWeights
@@ -218,7 +218,7 @@ class Recipe:
   protocols: tuple[str, ...] = setting(
     ('modality/zeros', 'modality/noise', 'modality/swap', 'subset/zeros', 'subset/swap', 'imbalanced/zeros'),
     'what is tested: KIND/FILL, --mode=list shows them',
-    choices=protocol_names(),
+    choices=PROTOCOLS.keys(),
     unique=True,
   )
   optimizer: OptimizerSettings = OptimizerSettings()

@@ -1,1 +1,1 @@
-"""Data: what a sample is in memory, what goes missing from it, and the order in which a model sees it."""
+"""Data: what a sample is in memory, and the order in which a model sees it."""

@@ -21,11 +21,31 @@ _BUILDERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+# Builders of the user's own, by name.
+_OWN: dict[str, Any] = {}
+
+
+def register(builder: Any) -> None:
+  """Makes a data set of yours known as `config.data.name`, under the name of its builder.
+
+  The file of a `--config` is a good place to call it: it is read before any name is looked up.
+
+  Args:
+    builder: a class derived from `ModalityBuilder`; its `name` is that of the class in snake case.
+
+  Raises:
+    UserError: the name is one of ours.
+  """
+  if builder.name in _BUILDERS:
+    raise UserError(f'data set {builder.name!r} is built in; choose another name for the class')
+  _OWN[builder.name] = builder
+
+
 def dataset_names() -> tuple[str, ...]:
   """Names that `load_dataset` knows, such as 'cmu_mosei/aligned'."""
-  return tuple(
-    f'{name}/{config}' if config else name for name, (_, configs) in _BUILDERS.items() for config in configs or ('',)
-  )
+  configs = {name: configs for name, (_, configs) in _BUILDERS.items()}
+  configs |= {name: tuple(config.name for config in builder.BUILDER_CONFIGS) for name, builder in _OWN.items()}
+  return tuple(f'{name}/{c}' if c else name for name, several in configs.items() for c in several or ('',))
 
 
 def builder_class(name: str) -> Any:
@@ -35,6 +55,8 @@ def builder_class(name: str) -> Any:
     UserError: unknown name.
   """
   base = name.partition('/')[0]
+  if base in _OWN:
+    return _OWN[base]
   if base not in _BUILDERS:
     raise UserError(f'unknown data set {name!r}; {did_you_mean(name, dataset_names())}')
   return getattr(importlib.import_module(f'dream_jax.data.builders.{base}.{base}'), _BUILDERS[base][0])

@@ -48,8 +48,8 @@ class DeviceBatches:
       steps_per_call: K.
       with_clean: whether to give the inputs before the injection, too.
       label: labels of the training split as models read them.
-      mesh: of the devices; each makes its own seeds and rows and holds the whole split.
-      compiler_options: of XLA.
+      mesh: the devices; each makes its own seeds and rows and holds the whole split.
+      compiler_options: options for XLA.
     """
     seeds = (0,) * num_seeds
     check_training(prepared, inject, seeds, steps_per_call)
@@ -90,7 +90,7 @@ class DeviceBatches:
 
     Args:
       seeds: the S runs.
-      rates: S rates in the place of `inject.rate`.
+      rates: S rates instead of `inject.rate`.
       start_step: first step.
       num_steps: number of steps from there on.
     """

@@ -57,7 +57,7 @@ def train_batches(
     num_steps: number of steps from there on.
     steps_per_call: K; the last superbatch has what is left.
     with_clean: whether to give the inputs before the injection, too.
-    rates: S rates in the place of `inject.rate`.
+    rates: S rates instead of `inject.rate`.
     rows: which of them are wanted, B: a process reads its own.
 
   Returns:

@@ -18,12 +18,12 @@ def naming(path: str, expected: str, remedy: str = 'write or fetch it again') ->
   """Turns whatever goes wrong while a file is read into one line; only reading may happen inside.
 
   Args:
-    path: of the file.
+    path: the file.
     expected: what it should be: 'an .npz file of numpy.savez'.
     remedy: what to do about a damaged one.
 
   Raises:
-    UserError: in the place of every other exception.
+    UserError: instead of every other exception.
   """
   try:
     yield

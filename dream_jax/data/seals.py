@@ -90,7 +90,7 @@ def described(paths: Sequence[str], sources: Sequence[Source], published: Iterab
   """Lines that tell the user what was prepared, to be compared with what others have.
 
   Args:
-    paths: of the files.
+    paths: the files.
     sources: what they were, in the order of the sorted paths.
     published: digests that are known to be right.
   """
@@ -136,7 +136,7 @@ def check(folder: str, data_set: str, *, records: bool) -> None:
   """Compares a folder of prepared files to its seal, where it has one.
 
   Args:
-    folder: of the files.
+    folder: the folder they lie in.
     data_set: whose they should be, with its version.
     records: whether to read the large files, too; else only their sizes are compared.
 

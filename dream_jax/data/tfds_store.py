@@ -171,7 +171,7 @@ def naming_place(root: str) -> Iterator[None]:
   """Turns what the disk answers while prepared files are written into one line that says where else they could go.
 
   Raises:
-    UserError: in the place of what the system or TensorFlow raises about files.
+    UserError: instead of what the system or TensorFlow raises about files.
   """
   try:
     yield

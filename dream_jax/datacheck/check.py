@@ -1,6 +1,6 @@
 """`python -m dream_jax.datacheck DIR`: what is worth knowing about your own data before anyone trains on it.
 
-Exit codes are those of `command`: 0 whatever was found, 2 where the input is wrong.
+Exit codes are those of `machine.exit_codes`: 0 whatever was found, 2 where the input is wrong.
 """
 
 import argparse

@@ -41,7 +41,7 @@ class Values:
     narrow: those of them whose values are large and hardly differ, or so large that float32 could not tell.
     tiny: those of them that vary around 0, by less than a millionth.
     widest: position of the feature with the largest standard deviation; -1 where none varies.
-    narrowest: of the one with the smallest that still varies.
+    narrowest: the smallest that still varies.
     scale_ratio: the one deviation over the other; 1 where none varies.
   """
 

@@ -37,7 +37,7 @@ class Row:
     test_selected: {'protocols'} of the parameters that the test split would have selected; no result, but a measure of
       what that habit is worth. None where it was not asked for.
     sample_scores: protocol -> [S, n], mean over conditions of each sample's score, for paired comparisons.
-    calibration: of every seed, fitted on validation.
+    calibration: one fit a seed, made on validation.
   """
 
   name: str
@@ -96,9 +96,9 @@ def evaluate_method(
     method: what was trained.
     predictor: its forward pass.
     params: selected parameters, leading axis S.
-    inputs: of the data.
+    inputs: the inputs of evaluation.
     protocols: names, see `dream_jax.missingness.protocols`.
-    seed: of the missingness; the same for all methods.
+    seed: the seed of the missingness, the same for all methods.
     split: the split to read.
     trained_under: the missingness that validation was read under; None where nothing was injected.
     draws: how many draws of it confidence is fitted on.

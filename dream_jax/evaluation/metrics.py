@@ -9,15 +9,62 @@ constant says nothing about the target), AUROC with one class and Acc-2 without 
 prediction that holds NaN (a diverged model) makes every metric NaN.
 """
 
-import numpy as np
+from collections.abc import Callable
 
-from dream_jax.spec import DatasetSpec
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dream_jax.errors import UserError
+from dream_jax.spec import TASKS, DatasetSpec
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
 
 _PRIMARY = {'regression': 'mae', 'binary': 'accuracy', 'multiclass': 'accuracy', 'multilabel': 'f1_samples'}
 _SENTIMENT_RANGE = (-3.0, 3.0)  # CMU-MOSI, CMU-MOSEI
 _SIMS_RANGE = (-1.0, 1.0)  # CH-SIMS
 # CH-SIMS classes are half-open intervals (low, high] between these edges.
 _SIMS_EDGES = {'acc2': (0.0,), 'acc3': (-0.1, 0.1), 'acc5': (-0.7, -0.1, 0.1, 0.7)}
+
+
+_ERRORS = {'mae', 'ece', 'ece_raw', 'coverage_gap'}
+# Metrics of the user's own, see `register`: name -> (task, function).
+_own: dict[str, tuple[str, Metric]] = {}
+# Metrics that are computed for a task, to refuse a second one of the same name.
+_TAKEN = (
+  *('mae', 'corr', 'acc7', 'acc5', 'acc3', 'acc2', 'f1', 'acc2_has0', 'f1_has0', 'acc2_non0', 'f1_non0'),
+  *('accuracy', 'f1_weighted', 'uar', 'auroc', 'f1_samples', 'f1_micro', 'f1_macro', 'subset_accuracy', 'map'),
+  *('ece', 'ece_raw', 'coverage_gap'),
+)
+
+
+def register(name: str, task: str, metric: Metric, *, higher_is_better: bool = True) -> None:
+  """Adds a metric of yours to all that is computed for a task; tables and results have it under `name`.
+
+  The file of a `--config` is a good place to call it. It judges and decides nothing: models are selected by the primary
+  metric of the task.
+
+  Args:
+    name: key in the results.
+    task: one of `spec.TASKS`.
+    metric: (prediction [n, C], label [n] or [n, C]) -> number, both as `compute` takes them.
+    higher_is_better: whether more of it is better.
+
+  Raises:
+    UserError: the name is one of ours, or there is no such task.
+  """
+  if name in _TAKEN:
+    raise UserError(f'metric {name!r} is built in; choose another name')
+  if task not in TASKS:
+    raise UserError(f'metric {name!r} is of task {task!r}; expected one of {", ".join(TASKS)}')
+  _own[name] = (task, metric)
+  _ERRORS.discard(name)
+  if not higher_is_better:
+    _ERRORS.add(name)
+
+
+def own_metrics() -> tuple[Metric, ...]:
+  """The functions of all metrics that were registered."""
+  return tuple(metric for _, metric in _own.values())
 
 
 def primary_metric(spec: DatasetSpec) -> tuple[str, bool]:
@@ -28,10 +75,10 @@ def primary_metric(spec: DatasetSpec) -> tuple[str, bool]:
 
 def higher_is_better(metric: str) -> bool:
   """Whether more of this metric is better: true of all but errors."""
-  return metric not in ('mae', 'ece', 'ece_raw', 'coverage_gap')
+  return metric not in _ERRORS
 
 
-def compute(spec: DatasetSpec, prediction, label) -> dict[str, float]:
+def compute(spec: DatasetSpec, prediction: ArrayLike, label: ArrayLike) -> dict[str, float]:
   """Every metric of the task, by name.
 
   Args:
@@ -62,10 +109,11 @@ def compute(spec: DatasetSpec, prediction, label) -> dict[str, float]:
     result = _classification(_decide(spec, prediction), label, max(2, spec.num_outputs))
     if spec.task == 'binary':
       result['auroc'] = auroc(prediction[:, 0], label)
+  result |= {name: metric(prediction, label) for name, (task, metric) in _own.items() if task == spec.task}
   return {name: float(value) for name, value in result.items()}
 
 
-def sample_scores(spec: DatasetSpec, prediction, label) -> np.ndarray:
+def sample_scores(spec: DatasetSpec, prediction: ArrayLike, label: ArrayLike) -> np.ndarray:
   """One score per sample, [n] float64, whose mean is the primary metric.
 
   Absolute error (regression), 1 or 0 for right or wrong (binary, multiclass), F1 of the sample's labels (multilabel).
@@ -85,7 +133,7 @@ def sample_scores(spec: DatasetSpec, prediction, label) -> np.ndarray:
   return np.where(np.isnan(prediction).any(axis=1), np.nan, scores)
 
 
-def auroc(score, label) -> float:
+def auroc(score: ArrayLike, label: ArrayLike) -> float:
   """Probability that a random positive scores above a random negative, ties counting half; NaN with one class only.
 
   Args:
@@ -101,7 +149,7 @@ def auroc(score, label) -> float:
   return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
-def spearman(a, b) -> float:
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
   """Rank correlation of a [n] and b [n], ties sharing their mean rank; 0.0 if one is constant, NaN below 2 samples."""
   a, b = _vector(a, 'a'), _vector(b, 'b')
   _same_length(a, b)
@@ -110,13 +158,13 @@ def spearman(a, b) -> float:
   return float(_pearson(ranks(a), ranks(b)))
 
 
-def ranks(values) -> np.ndarray:
+def ranks(values: ArrayLike) -> np.ndarray:
   """Ranks of `values` [n] from 1, equal values sharing the mean of theirs, [n] float64."""
   _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
   return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def auilc(rates, values) -> float:
+def auilc(rates: ArrayLike, values: ArrayLike) -> float:
   """Area under the curve of `values` [K] over `rates` [K] (trapezoids), divided by the span of the rates.
 
   So a flat curve has its own height; the field's AUILC is the same area without the division. One rate alone gives its

@@ -31,9 +31,9 @@ def value_modalities(
   """Shapley and leave-one-out values of a method, the balance between modalities, and how faithful its estimates are.
 
   Args:
-    predictor: of the method.
+    predictor: the predictor of the method.
     params: leading axis S.
-    inputs: of the data.
+    inputs: the inputs of evaluation.
     split: which split.
     constant: [C] what the constant predictor says.
     seed: decides which lengths removed sequences get.

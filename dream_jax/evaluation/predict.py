@@ -62,7 +62,7 @@ class EvalInputs:
 
   Attributes:
     prepared: the data.
-    scale: of its labels.
+    scale: the scale of its labels.
     batch_size: rows of a batch.
   """
 
@@ -71,7 +71,7 @@ class EvalInputs:
 
     Args:
       prepared: the data.
-      mesh: of the devices.
+      mesh: the devices to use.
       batch_size: rows of a batch over all devices; rounded to what they can share and the data fill.
       keep_bytes: how much may be kept for the next method. First come stays: methods ask in the same order, and
         throwing out the oldest would throw out what is asked for next.
@@ -272,10 +272,10 @@ class Predictor:
 
     Args:
       model: Flax module that returns `Outputs`.
-      mesh: of the devices.
+      mesh: the devices to use.
       abstract_params: shapes of the parameters with leading axis S.
       abstract_inputs: shapes of a batch of inputs.
-      compiler_options: of XLA.
+      compiler_options: options for XLA.
       oracle: whether the model is told what is missing.
     """
     self._oracle = oracle
@@ -304,7 +304,7 @@ class Predictor:
 
     Args:
       params: leading axis S.
-      inputs: of the data.
+      inputs: the inputs of evaluation.
       split: name of the split.
       missing: what its samples lack.
       seed: decides what each sample lacks.
@@ -346,7 +346,7 @@ class Predictor:
 
     Args:
       params: leading axis S.
-      inputs: of the data.
+      inputs: the inputs of evaluation.
       split: name of the split.
       seed: decides which lengths removed sequences get.
     """

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import jax
 
+from dream_jax.evaluation import metrics
+from dream_jax.machine import own_code
+from dream_jax.missingness import missing, protocols
 from dream_jax.models.registry import Method
 
 # Where results are made, whatever the method.
@@ -35,13 +38,24 @@ _APART = (
 
 
 def code_digest(method: Method) -> str:
-  """Digest of all sources of this package that the results of a method depend on, and of the libraries' versions."""
-  modules = _closure(_ROOTS)
-  if method.module is not None:
+  """Digest of all sources that the results of a method depend on, and of the libraries' versions.
+
+  Of code that is not from this package it knows the files in which registered things are written, and no more.
+
+  Raises:
+    UserError: something registered is in no file.
+  """
+  modules, own = _closure(_ROOTS), [*missing.own_kinds(), *protocols.own_protocols(), *metrics.own_metrics()]
+  if method.module is not None and own_code.is_own(method.module):
+    own.append(method.module)
+    modules = modules | _closure(tuple(_imports(own_code.source(method.module))))
+  elif method.module is not None:
     modules = modules | _closure((method.module.__module__,))
   digest = hashlib.sha256()
   for name in sorted(modules):
     digest.update(name.encode() + _source(name))
+  for content in sorted({own_code.source(x) if own_code.is_own(x) else repr(x).encode() for x in own}):
+    digest.update(content)
   for package in ('jax', 'jaxlib', 'flax', 'optax', 'numpy'):
     digest.update(f'{package} {importlib.metadata.version(package)}'.encode())
   digest.update(jax.devices()[0].device_kind.encode())
@@ -58,13 +72,14 @@ def _closure(roots: tuple[str, ...]) -> frozenset[str]:
     if name in found or any(name == apart or name.startswith(f'{apart}.') for apart in _APART):
       continue
     found.add(name)
-    waiting.extend(_imports(name))
+    waiting.extend(_imports(_source(name)))
   return frozenset(found)
 
 
-def _imports(name: str) -> list[str]:
+def _imports(source: bytes) -> list[str]:
+  """The modules of this package that a source imports."""
   names = []
-  for node in ast.walk(ast.parse(_source(name))):
+  for node in ast.walk(ast.parse(source)):
     if isinstance(node, ast.Import):
       names += [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

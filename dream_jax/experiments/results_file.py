@@ -47,7 +47,7 @@ def entry(
 
   Args:
     row: what was evaluated.
-    facts: of its training.
+    facts: what is known of its training.
     method: what was trained.
     recipe: how.
     spec: the data.

@@ -121,7 +121,7 @@ def run_key(unit: Unit, recipe: Recipe, missing: Any, data: str, chosen: dict[st
 
   Args:
     unit: the run.
-    recipe: of the study.
+    recipe: the recipe of the study.
     missing: what the regime removes.
     data: fingerprint of the data set.
     chosen: settings that a search chose for the method.

@@ -21,7 +21,7 @@ def assemble_study(
   """The content of `results.json`.
 
   Args:
-    recipe: of the study.
+    recipe: the recipe of the study.
     config: the ConfigDict it came from, for the record.
     done: (unit, line of the ledger, finished run) of every run.
     spec: the data.

@@ -11,7 +11,7 @@ _FLAG = '--xla_force_host_platform_device_count'
 
 
 def split_for(config: Any) -> None:
-  """Splits the CPU for the runs of a config that names no mesh; one that lacks a field is told so by its reader."""
+  """Splits the CPU for the runs of a config that names no mesh; its reader refuses one that lacks a field."""
   try:
     mesh, search = config.mesh, config.study.search
     counts = (config.num_seeds, search.points * search.seeds)

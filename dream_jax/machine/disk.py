@@ -1,4 +1,4 @@
-"""What a disk refuses is told once: it is full, over quota, read-only or not the user's.
+"""What a disk refuses, in one message: it is full, over quota, read-only or not the user's.
 
 Libraries write in threads of their own. They hand the error on to whoever waits for them and print it besides, some a
 traceback for every array.

@@ -1,7 +1,7 @@
 """What every command owes its user: an exit code that says whose fault it was, and one line instead of a traceback.
 
 0: done, or stopped by SIGTERM with everything saved. 2: the user's input is wrong, or the machine lacks what the
-command needs, told in one line. 1: a fault of ours, with a traceback. 130: interrupted; in the middle of a training
+command needs; one line says what. 1: a fault of ours, with a traceback. 130: interrupted; in the middle of a training
 with everything saved. 141: nobody reads the output any more, as after `| head`.
 """
 

@@ -11,7 +11,7 @@ def load() -> ModuleType:
   The declared dependency is the CPU build; a GPU build in the user's environment would otherwise take all of the
   accelerator's memory with its first constant.
   """
-  import tensorflow as tf  # Seconds and hundreds of megabytes: only for who reads data through it.
+  import tensorflow as tf  # Seconds and hundreds of megabytes: only those who read data through it need it.
 
   for kind in ('GPU', 'TPU'):
     tf.config.set_visible_devices([], kind)

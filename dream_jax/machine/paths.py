@@ -6,11 +6,11 @@ from dream_jax.errors import UserError
 
 
 def expanded(path: str | os.PathLike[str], name: str = '') -> str:
-  """The path with the home folder in the place of a leading ~ or ~USER; bash leaves it behind `--workdir=`.
+  """The path with the home folder instead of a leading ~ or ~USER; bash leaves it behind `--workdir=`.
 
   Args:
-    path: of a file or folder; one in a bucket passes.
-    name: of the flag or field that holds it, for the message.
+    path: a file or folder; one in a bucket passes.
+    name: the flag or field that holds it, for the message.
 
   Raises:
     UserError: there is no such home folder; a folder called ~ would be made in the current one.

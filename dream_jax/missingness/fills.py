@@ -1,4 +1,4 @@
-"""What stands in the place of what is missing, in standardised space: raw zeros, noise, another sample, the mean.
+"""What replaces the missing, in standardised space: raw zeros, noise, another sample, the mean.
 
 Every fill is a copy of a stored value, never a computation, so it is the same bits in NumPy, TensorFlow and JAX.
 

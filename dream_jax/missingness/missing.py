@@ -11,17 +11,19 @@ Dimension letters: B batch, M modalities, T time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from dream_jax.errors import UserError
 from dream_jax.missingness import counter
 from dream_jax.missingness.counter import Array, NumpyBackend
 from dream_jax.settings import check, setting
 from dream_jax.spec import DatasetSpec
 
-KINDS = ('none', 'modality', 'subset', 'frames', 'imbalanced', 'block')
+_BUILT_IN = ('none', 'modality', 'subset', 'frames', 'imbalanced', 'block')
+KINDS = [*_BUILT_IN]
 FILLS = ('zeros', 'noise', 'swap', 'mean')
 RATE_LAWS = ('fixed', 'uniform')
 FRAME_KINDS = ('frames', 'block')
@@ -31,8 +33,39 @@ FRAME_KINDS = ('frames', 'block')
 PREPARE_EPOCH = 0xFFFFFFFF
 EVALUATE_EPOCH = 0xFFFFFFFE
 
-# Streams of words; `fills` has its own, from 16 on.
+# Streams of words; `fills` has its own, from 16 on, and kinds of the user's own those from 64 on.
 _RATE, _MASK, _KEPT, _FRAME, _BLOCK = range(5)
+
+# Kinds of the user's own, see `register`.
+Removal = Callable[[DatasetSpec, Array, tuple[Array, Array], NumpyBackend], Array]
+_own: dict[str, Removal] = {}
+
+
+def register(kind: str, removal: Removal) -> None:
+  """Makes a kind of missingness of yours known by its name; it removes whole modalities.
+
+  The file of a `--config` is a good place to call it: it is read before any name is looked up.
+
+  Args:
+    kind: how it is called.
+    removal: (spec, thresholds, state, backend) -> bool [B, M], True where a modality goes. `thresholds` are uint32
+      [B, M] or [1, M]: a random word is below one with probability `rate`. `state` is what `counter.words` takes;
+      streams from 64 on are yours. Use operations of `backend` and operators only, since the same function runs in
+      NumPy, TensorFlow and JAX. A sample that would lose everything gets one modality back, drawn at random.
+
+  Raises:
+    UserError: the name is one of ours.
+  """
+  if kind in _BUILT_IN:
+    raise UserError(f'missingness {kind!r} is built in; choose another name')
+  if kind not in KINDS:
+    KINDS.append(kind)
+  _own[kind] = removal
+
+
+def own_kinds() -> tuple[Removal, ...]:
+  """The functions of all kinds that were registered."""
+  return tuple(_own.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +191,7 @@ def draw_keep(
     keys: [B, 2] uint32 sample keys.
     epoch: an integer or uint32 [B].
     backend: whose arrays these are.
-    limit: uint32 [B], `counter.threshold` of a rate for each sample in the place of `missing.rate`.
+    limit: uint32 [B], `counter.threshold` of a rate for each sample instead of `missing.rate`.
   """
   drawn = {'seed': seed, 'keys': keys, 'epoch': epoch, 'backend': backend, 'limit': limit}
   slots = slot_keep(missing, spec, **drawn)
@@ -213,8 +246,11 @@ def slot_keep(
     kept = np.array([[missing.kind == 'none' or name in missing.kept for name in spec.names]])
     return (keys[:, :1] != keys[:, :1]) | backend.asarray(kept)
   state = counter.sample_state(seed, epoch, keys, backend)
+  limits = _thresholds(missing, spec, state, backend, limit)
+  if missing.kind in _own:
+    return _keep_one(_own[missing.kind](spec, limits, state, backend), spec, state, backend)
   word, _ = counter.words(state, _MASK, backend.arange(spec.num_modalities), backend.arange(1), backend)
-  removed = word < _thresholds(missing, spec, state, backend, limit)
+  removed = word < limits
   if missing.kind in FRAME_KINDS:
     removed = removed & backend.asarray(np.array([[not m.has_length for m in spec.modalities]]))
   return _keep_one(removed, spec, state, backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 from dream_jax.errors import UserError
 from dream_jax.missingness.missing import FILLS, Missing
@@ -31,6 +32,11 @@ class Condition:
   rate: float | None = None
 
 
+Conditions = Callable[[DatasetSpec, str], tuple[Condition, ...]]
+# Name -> what makes its conditions of a data set and a fill.
+PROTOCOLS: dict[str, Conditions] = {}
+
+
 def conditions(protocol: str, spec: DatasetSpec) -> tuple[Condition, ...]:
   """The conditions of a protocol for a data set, in order.
 
@@ -41,23 +47,67 @@ def conditions(protocol: str, spec: DatasetSpec) -> tuple[Condition, ...]:
   Raises:
     UserError: an unknown protocol, or subsets of too many modalities.
   """
-  if protocol not in protocol_names():
+  if protocol not in PROTOCOLS:
     raise UserError(f'unknown protocol {protocol!r}; expected one of {", ".join(protocol_names())}')
-  if protocol == 'complete':
-    return (Condition('complete', Missing()),)
-  kind, fill = protocol.split('/')
-  if kind == 'subset':
-    return _subsets(spec, fill)
-  if kind == 'imbalanced':
-    return tuple(c for rate in _IMBALANCED_RATES for c in _imbalanced(spec, fill, rate))
-  rates = {'modality': _MODALITY_RATES, 'frames': _FRAME_RATES, 'block': _BLOCK_RATES}[kind]
-  return tuple(Condition(f'{r:.1f}', Missing(kind, r, fills=(fill,)), r) for r in rates)
+  return PROTOCOLS[protocol](spec, protocol.partition('/')[2])
 
 
 def protocol_names() -> tuple[str, ...]:
   """All protocols, such as 'modality/zeros'."""
-  kinds = ('modality', 'subset', 'frames', 'block', 'imbalanced')
-  return ('complete', *(f'{kind}/{fill}' for kind in kinds for fill in FILLS))
+  return tuple(PROTOCOLS)
+
+
+def register(kind: str, conditions: Conditions) -> None:
+  """Makes protocols of yours known: 'KIND/FILL' for every fill.
+
+  The file of a `--config` is a good place to call it: it is read before any name is looked up.
+
+  Args:
+    kind: how they are called before the slash.
+    conditions: (spec, fill) -> the conditions, in order. `Curve` makes them for a rated kind of missingness.
+
+  Raises:
+    UserError: the name is one of ours, or holds a slash.
+  """
+  if kind in _BUILT_IN or '/' in kind or not kind:
+    raise UserError(f'a protocol is called {kind!r}; expected a name without slash, and none of {", ".join(_BUILT_IN)}')
+  _register(kind, conditions)
+
+
+def own_protocols() -> tuple[Conditions, ...]:
+  """The functions of all protocols that were registered."""
+  return tuple(dict.fromkeys(PROTOCOLS[name] for name in PROTOCOLS if name.partition('/')[0] not in _BUILT_IN))
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """Conditions of one kind of missingness at several rates."""
+
+  kind: str
+  rates: tuple[float, ...]
+
+  def __call__(self, spec: DatasetSpec, fill: str) -> tuple[Condition, ...]:
+    """One condition a rate."""
+    del spec
+    return tuple(Condition(_named(r), Missing(self.kind, r, fills=(fill,)), r) for r in self.rates)
+
+
+def _named(rate: float) -> str:
+  return f'{rate:.1f}' if rate == round(rate, 1) else f'{rate:g}'
+
+
+def _register(kind: str, conditions: Conditions) -> None:
+  PROTOCOLS.update({f'{kind}/{fill}': conditions for fill in FILLS})
+
+
+def _complete(spec: DatasetSpec, fill: str) -> tuple[Condition, ...]:
+  del spec, fill
+  return (Condition('complete', Missing()),)
+
+
+def _unequal(spec: DatasetSpec, fill: str) -> tuple[Condition, ...]:
+  """Every modality in turn missing most, at each average."""
+  return tuple(c for rate in _IMBALANCED_RATES for c in _imbalanced(spec, fill, rate))
 
 
 def _subsets(spec: DatasetSpec, fill: str) -> tuple[Condition, ...]:
@@ -90,3 +140,12 @@ def uneven(spec: DatasetSpec, heavy: str, average: float) -> tuple[tuple[str, fl
   rate = min(0.9, 2 * average)
   light = round((spec.num_modalities * average - rate) / (spec.num_modalities - 1), 4)
   return tuple((name, rate if name == heavy else light) for name in spec.names)
+
+
+PROTOCOLS['complete'] = _complete
+_register('modality', Curve('modality', _MODALITY_RATES))
+_register('subset', _subsets)
+_register('frames', Curve('frames', _FRAME_RATES))
+_register('block', Curve('block', _BLOCK_RATES))
+_register('imbalanced', _unequal)
+_BUILT_IN = tuple(dict.fromkeys(name.partition('/')[0] for name in PROTOCOLS))

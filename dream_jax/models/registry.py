@@ -95,11 +95,30 @@ METHODS = {
 }
 
 
+_BUILT_IN = frozenset(METHODS)
+_NAME = re.compile(r'[a-z][a-z0-9+_-]*')
+
 DEFAULT_WEIGHTS = LossWeights()
 
 
 # Groups of the config that a method may have values of its own for; the others belong to all.
 _OWN_GROUPS = ('model', 'losses', 'inject', 'optimizer')
+
+
+def register(method: Method) -> None:
+  """Makes a method of yours known by its name, to configs, the command line and `dream_jax.load`.
+
+  The file of a `--config` is a good place to call it: it is read before any name is looked up. A method that was
+  registered under the same name before is replaced.
+
+  Raises:
+    UserError: the name is one of ours, or no such word as stands in a config.
+  """
+  if method.name in _BUILT_IN:
+    raise UserError(f'method {method.name!r} is built in; choose another name')
+  if not _NAME.fullmatch(method.name):
+    raise UserError(f'a method is called {method.name!r}; expected small letters, digits, +, _ and -, a letter first')
+  METHODS[method.name] = method
 
 
 def find_method(name: str) -> Method:

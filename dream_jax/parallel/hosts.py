@@ -142,7 +142,7 @@ def listening() -> Iterator[None]:
 
 
 def stopping() -> bool:
-  """Whether to save and leave now: a signal reached one of the processes, and all of them are told at the same place.
+  """Whether to save and leave now: a signal reached one of the processes, and all of them learn it at the same place.
 
   Every process has to ask at the same places.
   """

@@ -51,11 +51,11 @@ def draw(sample: Callable[[Sequence[int]], jax.Array], shape: Sequence[int], axi
   """This device's rows of what `sample` draws for the whole batch: the same numbers on any number of devices.
 
   Bits are a function of key and place, so that compilers for accelerators can leave out those of other devices and
-  mostly do; XLA for CPUs draws them all and drops most (see docs/scaling.md).
+  mostly do; XLA for CPUs draws them all and drops most (see docs/notebook/scaling.md).
 
   Args:
     sample: shape -> array.
-    shape: of this device's rows.
+    shape: the shape of this device's rows.
     axis: along which the rows lie.
   """
   n = num_devices()

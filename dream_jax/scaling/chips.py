@@ -32,7 +32,7 @@ class Network:
     node: GPUs of one NVLink domain; 0 for a torus.
     far_link: bytes a second of a GPU to other nodes.
     far_hop: seconds of latency between nodes.
-    axes: of the torus.
+    axes: number of axes of the torus.
     closed_from: chips from which its axes are closed rings; below, a chip uses half of its links.
     largest: chips that are connected this way; 0 for any number.
   """
@@ -52,7 +52,7 @@ class Chip:
   """One accelerator.
 
   Attributes:
-    name: for tables.
+    name: how tables call it.
     float32: operations a second of matrix products of float32 at XLA's default precision.
     bfloat16: the same of bfloat16.
     memory: bytes.
@@ -123,9 +123,9 @@ def predict(
   Args:
     chip: what it is.
     dtype: that matrix products are computed in.
-    flops: of the device and step.
+    flops: operations of one device in one step.
     traffic: bytes that the step reads and writes.
-    collectives: of one call of the program.
+    collectives: the collectives of one call of the program.
     calls: how much of a call a step is.
   """
   network = chip.network

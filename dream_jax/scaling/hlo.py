@@ -31,7 +31,7 @@ class Collective:
   Attributes:
     kind: one of COLLECTIVES; the start of an asynchronous one counts, its end does not.
     dtype: element type, such as 'f32'.
-    num_bytes: of the whole array on one device: what is reduced, what gathering leaves, what is scattered.
+    num_bytes: size of the whole array on one device: what is reduced, what gathering leaves, what is scattered.
     devices: how many take part, each with its own group of them.
     times: how often a call of the program executes it.
   """
@@ -60,8 +60,8 @@ def read_program(text: str, num_devices: int) -> ProgramText:
   """What the text of a compiled program says.
 
   Args:
-    text: of HLO, as `compiled.as_text()` gives it.
-    num_devices: of the program; a group that is not written out is all of them.
+    text: HLO, as `compiled.as_text()` gives it.
+    num_devices: devices of the program; a group that is not written out is all of them.
   """
   computations, entry = _computations(text)
   times, inside = _executions(computations, entry)

@@ -2,7 +2,7 @@
 
 The step is lowered as for an accelerator, compiled by XLA for as many pretended CPU devices as are asked for, and read:
 memory and collectives are those of the program over the whole mesh, bytes those of what one device holds. A roofline of
-published figures makes seconds of that (`scaling.chips`). docs/scaling.md says how far to trust it.
+published figures makes seconds of that (`scaling.chips`). docs/accelerators.md says how far to trust it.
 
 Seeds are spread first, as training does it, then the rows of a batch. Strong scaling leaves the batch as the config has
 it; weak scaling gives every device along the data axis a batch of its own.
@@ -42,7 +42,7 @@ _SCALING = ('weak', 'strong')
 _NOT_IN_IT = (
   'A prediction: step = max(operations / peak, bytes / memory bandwidth) + collectives, nothing overlapped. Not in it:'
   ' starting kernels, matrices too small to fill the units, making batches, validation, checkpoints. See'
-  ' docs/scaling.md.'
+  ' docs/accelerators.md.'
 )
 
 
@@ -52,8 +52,8 @@ class Share:
 
   Attributes:
     seeds: that it trains.
-    rows: of each seed's batch.
-    flops: of the model: forward and backward passes, before optimisation by the compiler.
+    rows: rows of each seed's batch.
+    flops: operations of the model: forward and backward passes, before optimisation by the compiler.
     traffic: bytes that the compiled step reads and writes.
     kernels: that the compiled step starts.
   """
@@ -71,9 +71,9 @@ class Compiled:
 
   Attributes:
     mesh: its shape, (devices along seeds, along rows).
-    share: of each device.
+    share: what each device does.
     arguments, outputs, temporaries, code: bytes a device; outputs without those that overwrite arguments.
-    collectives: of a call.
+    collectives: the collectives of a call.
     per_call: K.
     seconds: that compiling took.
   """

@@ -13,8 +13,8 @@ def gradient_facts(folder: str, trainer: Trainer, run: str) -> dict[str, Any]:
   """Norms of the encoders' gradients over training, by modality, and how unequal they are, for `results.json`.
 
   Args:
-    folder: of the run.
-    trainer: of its method.
+    folder: the folder of the run.
+    trainer: the trainer of its method.
     run: what every line of the log has to belong to.
 
   Raises:

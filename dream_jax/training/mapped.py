@@ -47,11 +47,11 @@ class MappedSteps:
 
     Args:
       steps: (state, batch, seeds, values) -> (state, terms).
-      mesh: of the devices.
+      mesh: the devices to use.
       state: shapes and shardings of a state without selections.
-      batch: of a superbatch [K, S, B, ...].
-      seeds: of the seeds.
-      values: of the settings.
+      batch: those of a superbatch [K, S, B, ...].
+      seeds: those of the seeds.
+      values: those of the settings.
       how: 'jit' or 'pmap'.
       platform: whose implementations of operations to use; that of the mesh's devices if None, and with `pmap` always.
 

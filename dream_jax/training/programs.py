@@ -46,7 +46,7 @@ class Programs:
     finite: average -> whether all numbers of a run are finite, bool [S].
     predictor: the forward pass.
     abstract_state: shapes and shardings of the state.
-    mesh: of the devices.
+    mesh: the devices to use.
     with_clean: whether batches hold the inputs before the injection.
     num_params: parameters of one seed.
     step_flops: floating-point operations of one seed's gradient of one batch as XLA counts them before optimisation;
@@ -139,7 +139,7 @@ class Lowered:
   Attributes:
     create: seeds -> state before the first step.
     call: (state without selections, batches, seeds, values) -> (state, terms).
-    state: of all.
+    state: the whole state, selections included.
     batch: one superbatch.
   """
 

@@ -12,7 +12,7 @@ class Runs:
   """S runs.
 
   Attributes:
-    seeds: of every run.
+    seeds: one seed a run.
     values: (field, one value a run) pairs of settings that differ between runs; the recipe's value holds elsewhere.
   """
 

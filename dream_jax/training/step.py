@@ -103,7 +103,7 @@ def create_state(
     optimizer: whose state is made.
     inputs: any batch of inputs, for shapes.
     seeds: uint32 [S].
-    score_shape: of one seed's validation score: (M,) where every modality is a model of its own.
+    score_shape: the shape of one seed's validation score: (M,) where every modality is a model of its own.
   """
 
   def params_of(seed):
@@ -136,7 +136,7 @@ def train_call(
 
   Args:
     make_run: settings of a run -> (gradient, optimizer), see `models.model.Model.gradient`.
-    decay: of the running average of parameters, reached after a warm-up (Tarvainen & Valpola, 2017); 0 averages none.
+    decay: decay of the average of parameters, reached after a warm-up (Tarvainen & Valpola, 2017); 0 averages none.
     state: leading axis S.
     batches: leading axes [K, S, B].
     seeds: uint32 [S].

@@ -59,7 +59,7 @@ class Schedule:
   """How many steps, and how they are cut.
 
   Attributes:
-    num_steps: of training.
+    num_steps: number of training steps.
     eval_every: steps between readings of the validation set; divides `num_steps`.
     per_call: steps of one compiled call; divides `eval_every`.
   """
@@ -115,7 +115,7 @@ class Trainer:
       recipe: how.
       feed: on what.
       runs: what trains side by side; a run for each of the recipe's seeds if None.
-      programs: of a method with an equal `program_key`, compiled for this recipe and data of these sizes.
+      programs: those of a method with an equal `program_key`, compiled for this recipe and data of these sizes.
       peek: whether the test split selects, too, beside what validation selects and without touching it.
     """
     self.method, self.recipe, self.feed, self.prepared = method, recipe, feed, feed.prepared

@@ -130,7 +130,7 @@ class Checkpoints:
         self._unsealed.append(self._directory / _STATE / str(step))
 
   def save_best(self, step: int, params: Any) -> None:
-    """Saves what selection chose at `step`, in the place of the earlier choice, and waits until it is there.
+    """Saves what selection chose at `step`, instead of the earlier choice, and waits until it is there.
 
     A choice at this step or after it comes from a run that was killed and is now replayed: it is replaced.
     """

@@ -25,7 +25,7 @@ class Events:
     """Opens the file; makes the folder.
 
     Args:
-      folder: of the run, as TensorBoard names it.
+      folder: the folder of the run, as TensorBoard names it.
       forget_from: TensorBoard forgets what an earlier file of the folder says of this step and later ones.
     """
     from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]

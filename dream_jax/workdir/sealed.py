@@ -43,10 +43,10 @@ def write(
   """Writes sealed JSON to `path` in one step: a reader sees the old file or the new one, never a part.
 
   Args:
-    path: of the file.
+    path: the file.
     content: what `plain` takes.
     run: what it belongs to.
-    name: of its place, for files that all have one name; the name of the file unless given.
+    name: what it is sealed as, for files that all have one name; the name of the file unless given.
 
   Raises:
     OSError: the disk is full, read-only or not ours to write; the old file is untouched.
@@ -62,7 +62,7 @@ def read(path: str | os.PathLike[str], *, remedy: str, run: str | None = None, n
   """What `write` stored.
 
   Args:
-    path: of the file.
+    path: the file.
     remedy: what the user can do if it is not as it should be.
     run: what it has to belong to; None takes any.
     name: as it was written with.
@@ -152,7 +152,7 @@ def records(
 
   Args:
     data: content of the log.
-    path: of the log, for messages.
+    path: the log, for messages.
     remedy: what the user can do about a line that is not as it should be.
     run: what every line has to belong to; None takes any.
 

@@ -89,7 +89,7 @@ def refuse_wildcards(path: str | os.PathLike[str]) -> None:
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
-  """Puts the whole content in the place of the file, or leaves the old file as it is; makes the folder.
+  """Replaces the whole content of the file, or leaves the old file as it is; makes the folder.
 
   Raises:
     OSError: the disk is full, read-only or not ours to write, or the bucket refuses.
@@ -368,7 +368,7 @@ def _client() -> Any:
 
 @functools.cache
 def _reach(bucket: str) -> None:
-  """Makes buckets readable in this process and asks for this one, so that a mistake is told before hours of work."""
+  """Makes buckets readable in this process and asks for this one, so that a mistake is seen before hours of work."""
   missing = [name for name in ('gcsfs', 'google.cloud.storage') if not _installed(name)]
   if missing:
     raise UserError(

@@ -46,6 +46,10 @@ class ModalityBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   source_paths: tuple[str, ...] = ()  # The user's files, and what they were, set before preparing.
   sources: tuple[seals.Source, ...] = ()
 
+  def __init_subclass__(cls, **options: Any) -> None:
+    """Keeps builders out of TFDS's own list of names: a file that defines one may be read twice."""
+    super().__init_subclass__(**{'skip_registration': True, **options})
+
   @property
   def dataset_spec(self) -> DatasetSpec:
     """The contract between this data set and the models."""

@@ -27,7 +27,7 @@ class Field:
   """What an array of the file has to be.
 
   Attributes:
-    kind: of its values.
+    kind: kind of its values.
     shape: sizes; a letter is any size, the same for all arrays.
     low: the lowest value there may be; None where any is right, also NaN.
     high: the highest.

@@ -16,7 +16,7 @@ class FileArray:
   Attributes:
     path: the file.
     offset: where its first byte lies.
-    dtype: of one value.
+    dtype: type of one value.
     shape: [N, ...].
   """
 

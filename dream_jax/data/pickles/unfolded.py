@@ -32,7 +32,7 @@ def arrays_of(content: Any, allowance: int) -> list[Array]:
 
 
 def with_arrays(content: Any, made: dict[int, Any]) -> Any:
-  """A measured tree with arrays in the place of their stand-ins, made[id]; parts that occur twice stay one object."""
+  """A measured tree with arrays instead of their stand-ins, made[id]; parts that occur twice stay one object."""
   return _replaced(content, made, {})
 
 

@@ -47,8 +47,8 @@ class Transformers(nn.Module):
   """P transformers side by side: queries x [P, B, T, D] on sources [P, B, T, D], or on themselves without `source`.
 
   Attributes:
-    layers: of each.
-    heads: of attention; divides D.
+    layers: number of layers of each.
+    heads: number of attention heads; divides D.
     dropout: rate on what a layer adds.
   """
 
@@ -104,13 +104,13 @@ class CrossmodalFusion(nn.Module):
   """All tokens -> [B, features]. Pairs (m, k) of modalities lie in the order of m, then k.
 
   Attributes:
-    features: of the output.
-    layers: of each crossmodal transformer.
-    memory_layers: of each transformer on what a modality made of the others.
+    features: width of the output.
+    layers: number of layers of each crossmodal transformer.
+    memory_layers: number of layers of each transformer on what a modality made of the others.
     heads: most heads of attention; as many of them as divide the width.
     dropout: rate inside the transformers.
     head_dropout: rate inside the residual block at the end.
-    dtype: of the transformers.
+    dtype: type of the transformers.
   """
 
   features: int
@@ -145,7 +145,7 @@ class Mult(Model):
   """Multimodal Transformer.
 
   Attributes:
-    layers: of each transformer.
+    layers: number of layers of each transformer.
     heads: most heads of attention; as many of them as divide the width.
   """
 

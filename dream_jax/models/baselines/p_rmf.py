@@ -49,7 +49,7 @@ class Prmf(Model):
   """Proxy-driven Robust Multimodal Fusion.
 
   Attributes:
-    layers: of injection.
+    layers: number of injection layers.
     kl: weight of the divergence from the prior.
     reconstruction: weight of the distance from latents of complete inputs.
   """

@@ -47,7 +47,7 @@ class PairAttention(nn.Module):
   """One transformer layer for every pair of modalities: tokens of m ask those of k; m = k is self-attention.
 
   Attributes:
-    heads: of attention, divides D.
+    heads: number of attention heads; divides D.
     dropout: rate on what is added.
   """
 
@@ -87,10 +87,10 @@ class Extractor(nn.Module):
   """Attention within and between modalities: tokens [B, M, T, D] -> [M, B, T, M D].
 
   Attributes:
-    layers: of each transformer.
+    layers: number of layers of each transformer.
     heads: most heads of attention; as many of them as divide D.
     dropout: rate inside the transformers.
-    dtype: of the transformers, and of what they return.
+    dtype: type of the transformers and of what they return.
   """
 
   layers: int
@@ -141,7 +141,7 @@ class TfrNet(Model):
   """Transformer-based Feature Reconstruction Network.
 
   Attributes:
-    layers: of each transformer.
+    layers: number of layers of each transformer.
     heads: most heads of attention; as many of them as divide the width.
     reconstruction: weight of the distance between rebuilt and true features of removed modalities.
   """

@@ -9,7 +9,7 @@ real one. Shapley values are linear in v, so the best guess of a value is the va
 
 and a modality that is sure of something else than the others loses by it. (The certainty of p(y | S), which was used
 first, is blind to that.) Nothing is learned here: nets that guess contributions were tried and were less faithful, one
-that corrects these bought nothing (see docs/method.md). On the samples that they are trained on every coalition is
+that corrects these bought nothing (docs/notebook/method.md). On the samples that they are trained on every coalition is
 right, and there is nothing left to tell modalities apart.
 """
 

@@ -101,7 +101,7 @@ class Dream(Model):
 
   Attributes:
     sizes: sizes and switches.
-    weights: of the terms of the training loss.
+    weights: weights of the terms of the training loss.
   """
 
   sizes: DreamSettings = DreamSettings()
@@ -188,7 +188,7 @@ class Dream(Model):
       contributions = m * merit * trusted
     else:
       credit, shares, contributions = None, jnp.full((batch, m), 1.0 / m, z.dtype), trusted
-    standing = (m * shares) ** s.sharpness * trusted  # 1 is an equal share, and there
+    standing = (m * shares) ** s.sharpness * trusted  # 1: an equal share that is surely there
 
     # Reconstruct, selectively: missing and under-performing modalities are replaced, the others left alone.
     if s.reconstruct == 'never':

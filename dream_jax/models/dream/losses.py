@@ -34,7 +34,7 @@ def draw_coalition(key: jax.Array, coalitions: jax.Array, kept: jax.Array) -> ja
   """Row of a coalition drawn uniformly among those whose members were all kept, int32 [B].
 
   Args:
-    key: of the draw.
+    key: random key of the draw.
     coalitions: bool [G, M].
     kept: bool [B, M], at least one a row.
   """

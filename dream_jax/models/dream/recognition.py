@@ -37,9 +37,9 @@ class RawDetector(nn.Module):
 
   Attributes:
     spec: modalities.
-    dtype: of the projections.
+    dtype: type of the projections.
     typicality: whether what is known before training joins them.
-    width: of the projections.
+    width: width of the projections.
   """
 
   spec: DatasetSpec
@@ -86,7 +86,7 @@ class Recogniser(nn.Module):
 
   Attributes:
     spec: modalities and task.
-    dtype: of the detector's projections.
+    dtype: type of the detector's projections.
     agreement: whether slots may testify about each other; without it the posterior factorises over slots.
     typicality: whether the detector knows the second moments of real content before training.
   """

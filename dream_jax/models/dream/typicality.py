@@ -89,7 +89,7 @@ def fit_typicality(
     spec: modalities.
     features: standardised training features [n, ...] and lengths.
     zero: name -> [D], where raw zero lies.
-    seed: of probes and noise.
+    seed: seed of probes and noise.
   """
   rng = np.random.default_rng(seed)
   fits = {m.name: _fit(m, features, np.asarray(zero[m.name], np.float32), rng) for m in sensed(spec)}

@@ -65,9 +65,9 @@ class Description:
   """A checked `dataset.toml`.
 
   Attributes:
-    path: of the file, for messages.
+    path: the file, for messages.
     text: the file as it is.
-    name: of the data set.
+    name: name of the data set.
     task: one of TASKS.
     label: the array or column with the target.
     classes: names of the classes; empty when not given.

@@ -26,7 +26,7 @@ class Layout:
 
   Attributes:
     kind: 'integer', 'number', 'boolean', 'text', 'time' (dates and moments), or the type as its format calls it.
-    shape: of one row; None for a size that differs from row to row.
+    shape: shape of one row; None for a size that differs from row to row.
   """
 
   kind: str
@@ -80,7 +80,7 @@ class Wanted:
 
   Attributes:
     array: its name.
-    shape: of one row when a missing last axis is added; the first size is not looked at.
+    shape: shape of one row when a missing last axis is added; the first size is not looked at.
     integers: read as int64, with NULL_TOKEN for null; else as float32, with NaN for null.
     resolution: is shown the values before and after they became float32; None where nobody asks.
   """
@@ -95,7 +95,7 @@ class Table(abc.ABC):
   """One data file.
 
   Attributes:
-    path: of the file.
+    path: the file.
     noun: what the format calls its parts.
     num_rows: samples in it; an .npz knows it after `expect_rows`.
     layouts: what it holds, by name.
@@ -144,7 +144,7 @@ class Table(abc.ABC):
     """Shape of one row whose sizes are all the same but the first, which is the longest; 0 where nothing is there.
 
     Args:
-      name: of the array.
+      name: name of the array.
       rank: number of axes; one less than in the file adds an axis of one.
     """
 

@@ -182,7 +182,7 @@ class Iemocap(ModalityBuilder):
 
   def _split_generators(self, dl_manager):
     source = self._find(os.fspath(dl_manager.manual_dir))
-    # All of it is read before anything is written: some 60 MB as vectors, and a wrong file is told at once.
+    # All of it is read before anything is written: some 60 MB as vectors, and a wrong file is reported at once.
     with reading.naming(source.path, 'features of IEMOCAP', 'fetch it again'):
       samples = self._read(source)
     self.require_memory(len(samples))
