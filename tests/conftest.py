@@ -1,6 +1,7 @@
 """The strict room of every test: eight CPU devices, no silent dtype or rank promotion, our own warnings are errors."""
 
 import fcntl
+import importlib.metadata
 import json
 import os
 import signal
@@ -14,11 +15,12 @@ _FLAGS = {
   '--xla_force_host_platform_device_count': '8',
   # Compiling is most of the time of the tests, and nothing here runs long enough for good code to pay: these take a
   # third of the time. Commands that tests start have none of it.
-  '--xla_cpu_use_fusion_emitters': 'false',
   '--xla_cpu_parallel_codegen_split_count': '1',
   '--xla_backend_optimization_level': '0',
   '--xla_llvm_disable_expensive_passes': 'true',
 }
+if importlib.metadata.version('jaxlib') < '0.11':  # Later ones abort at a flag they do not know.
+  _FLAGS['--xla_cpu_use_fusion_emitters'] = 'false'
 _given = os.environ.get('XLA_FLAGS', '')
 os.environ['XLA_FLAGS'] = ' '.join([_given, *(f'{k}={v}' for k, v in _FLAGS.items() if k not in _given)]).strip()
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
