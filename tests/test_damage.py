@@ -272,7 +272,7 @@ def test_checkpoints_of_another_method_of_the_run_are_refused(patch, folders, tm
   (tmp_path / 'run' / 'spec.json').unlink()
   (tmp_path / 'run' / 'results.json').unlink()
   with pytest.raises(UserError, match=r'methods/.*\.json belongs to another run .*; choose another --workdir'):
-    experiment.train(config(), str(tmp_path / 'run'))
+    experiment.train(config(seed=3), str(tmp_path / 'run'))
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
