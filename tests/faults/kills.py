@@ -329,7 +329,16 @@ class _Story:
     self._tally.fail(Failure(kind, self._where, ' '.join(said.split()), str(self.root)))
 
 
-def run(bench: Bench, tally: Tally, draws: Draws, *, kills: int, story: int | None = None, workers: int = 2) -> None:
+def run(
+  bench: Bench,
+  tally: Tally,
+  draws: Draws,
+  *,
+  kills: int,
+  story: int | None = None,
+  first: int = 0,
+  workers: int = 2,
+) -> None:
   """Tells stories until so many blows have fallen.
 
   Args:
@@ -338,10 +347,11 @@ def run(bench: Bench, tally: Tally, draws: Draws, *, kills: int, story: int | No
     draws: what they are drawn from.
     kills: how many blows.
     story: only this one.
+    first: the story to begin with, where an earlier soak of these draws ended.
     workers: stories told at a time.
   """
   left, lock = [kills], threading.Lock()
-  numbers = itertools.count() if story is None else iter([story])
+  numbers = itertools.count(first) if story is None else iter([story])
 
   def tell() -> None:
     while not tally.hopeless:
@@ -360,8 +370,12 @@ def run(bench: Bench, tally: Tally, draws: Draws, *, kills: int, story: int | No
         left[0] += mine - told.blows
 
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    for done in [pool.submit(tell) for _ in range(workers)]:
-      done.result()
+    try:
+      for done in [pool.submit(tell) for _ in range(workers)]:
+        done.result()
+    except KeyboardInterrupt:
+      left[0] = 0  # The stories that are being told come to their end.
+      raise
 
 
 _LINES = (
