@@ -276,6 +276,8 @@ class _Story:
       if first.wait(0) is None:
         first.send(blow.signal)
     code = first.wait(_PATIENCE)
+    if code == 255 and blow and blow.signal == signal.SIGKILL:  # The fork server lost the status; we never end so.
+      code = -signal.SIGKILL
     if blow and blow.all and code is not None and code != 0:
       for other in children[1:]:
         other.send(signal.SIGKILL)
