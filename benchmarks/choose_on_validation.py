@@ -49,7 +49,10 @@ def compare(config, options) -> None:
   from dream_jax.data.prepare import prepare
   from dream_jax.evaluation.evaluate import evaluate_method
   from dream_jax.evaluation.metrics import primary_metric
-  from dream_jax.experiments import experiment  # JAX counts the cores when it is imported, which is why it waits.
+  from dream_jax.experiments import (
+    one_run,
+    workbench,
+  )  # JAX counts the cores when it is imported, which is why it waits.
   from dream_jax.missingness.protocols import conditions
   from dream_jax.models.registry import find_method
 
@@ -59,13 +62,13 @@ def compare(config, options) -> None:
     if method.module is None or method.separate:
       raise UserError(f'{method.name} is no model of all modalities; this compares trained models')
   if options.fold is None:
-    prepared, split = experiment.load_prepared(recipe), 'validation'
+    prepared, split = workbench.load_prepared(recipe), 'validation'
   else:
-    dataset = refolded(experiment.load_raw(recipe), options.fold)
+    dataset = refolded(workbench.load_raw(recipe), options.fold)
     prepared = prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)
     split = 'test'
   protocols = tuple(dict.fromkeys(('complete', *recipe.protocols)))
-  bench, metric = experiment.Workbench(recipe, prepared), primary_metric(prepared.spec)[0]
+  bench, metric = workbench.Workbench(recipe, prepared), primary_metric(prepared.spec)[0]
   print(f'{metric}, {len(prepared.splits[split])} samples, {recipe.num_seeds} seeds: mean, difference from the first')
   width = max(map(len, options.methods))
   columns = {protocol: (protocol, slice(None)) for protocol in protocols}
@@ -83,7 +86,7 @@ def compare(config, options) -> None:
       params = trainer.run(folder).best.params
     scores: dict[str, list[np.ndarray]] = {}
     for draw in range(options.draws):
-      reading = {**experiment.reading(method, recipe), 'seed': recipe.seed + 1000 + draw}
+      reading = {**one_run.reading(method, recipe), 'seed': recipe.seed + 1000 + draw}
       row = evaluate_method(
         method, trainer.programs.predictor, params, bench.feed.inputs, protocols, split=split, **reading
       )[0]

@@ -10,14 +10,15 @@ import sys
 
 from dream_jax.errors import UserError
 from dream_jax.evaluation.intervals import paired_comparison
-from dream_jax.workdir import method_files
+from dream_jax.workdir import method_files, run_folders
 
 
 def rows(argument: str) -> dict:
   """Scores of samples by protocol, [seeds, n], of WORKDIR:METHOD or WORKDIR:METHOD/ROW."""
   workdir, _, name = argument.rpartition(':')
   method, _, row = name.partition('/')
-  found = {r.name: r.sample_scores for r in method_files.read_method(workdir, method).rows}
+  folder, key = run_folders.find(workdir, method)
+  found = {r.name: r.sample_scores for r in method_files.read_method(folder, method, run=key).rows}
   return found[row or method]
 
 

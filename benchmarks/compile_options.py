@@ -14,7 +14,7 @@ import jax
 
 from dream_jax.cli.flags import load_config
 from dream_jax.config.recipe import recipe_from_config
-from dream_jax.experiments import experiment
+from dream_jax.experiments import workbench
 from dream_jax.models.registry import find_method
 from dream_jax.training import programs
 from dream_jax.training.feed import Feed
@@ -25,7 +25,7 @@ def main() -> None:
   """Prints one line a level."""
   name = next((a.partition('=')[2] for a in sys.argv[1:] if a.startswith('--config=')), 'configs/digits.py')
   recipe = recipe_from_config(load_config(name))
-  prepared = experiment.load_prepared(recipe)
+  prepared = workbench.load_prepared(recipe)
   for level in (3, 2, 1, 0):
     options = {'xla_backend_optimization_level': level}
     with mock.patch.object(programs, 'compiler_options', lambda options=options, once=False: options):

@@ -24,8 +24,10 @@ from dream_jax.evaluation import calibration, metrics
 from dream_jax.evaluation.evaluate import ConstantPredictor
 from dream_jax.evaluation.intervals import summarise
 from dream_jax.evaluation.modality_values import play
-from dream_jax.experiments import experiment
+from dream_jax.experiments import workbench
 from dream_jax.models.registry import find_method
+from dream_jax.workdir import run_folders
+from dream_jax.workdir.checkpoints import selected
 from dream_jax.workdir.config_guard import read_config
 
 _DRAWS = 20
@@ -58,12 +60,14 @@ def limits(workdir: str) -> dict[str, list[float]]:
     UserError: the workdir holds no finished training of DREAM, or it is no classifier of one label a sample.
   """
   recipe = recipe_from_config(read_config(workdir))
-  prepared = experiment.load_prepared(recipe)
+  prepared = workbench.load_prepared(recipe)
   spec = prepared.spec
   if spec.task not in ('binary', 'multiclass'):
     raise UserError(f'{workdir} has a task of kind {spec.task!r}; expected a classifier of one label a sample')
-  bench = experiment.Workbench(recipe, prepared)
-  predictor, params = bench.trained(find_method('dream'), workdir)
+  bench = workbench.Workbench(recipe, prepared)
+  folder, key = run_folders.find(workdir, 'dream')
+  programs = bench.trainer(find_method('dream')).programs
+  predictor, params = programs.predictor, selected(folder, 'dream', key, programs.abstract_state.params)
   outputs = predictor.coalitions(params, bench.feed.inputs, 'test', seed=recipe.seed)
   label = prepared.splits['test'].label.astype(int)
   nothing = ConstantPredictor(prepared, 1).prediction

@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 
 from dream_jax.config.recipe import recipe_from_config
 from dream_jax.errors import UserError
-from dream_jax.experiments import experiment
+from dream_jax.experiments import workbench
 from dream_jax.missingness.missing import Missing
 from dream_jax.models.registry import build, find_method
-from dream_jax.workdir.checkpoints import Checkpoints, checkpoint_folder, of_method
-from dream_jax.workdir.config_guard import read_sealed
+from dream_jax.workdir import run_folders
+from dream_jax.workdir.checkpoints import selected
+from dream_jax.workdir.config_guard import read_config
 
 _COPIED = ('contributions_dream-subset-swap', 'robustness_modality-noise')
 _FILLS = ('zeros', 'noise', 'swap')
@@ -44,18 +45,14 @@ class Run:
 
   def __init__(self, workdir: str):
     """Raises UserError where the workdir holds no finished run of DREAM."""
-    config, run = read_sealed(workdir)
-    recipe = recipe_from_config(config)
-    prepared = experiment.load_prepared(recipe)
+    recipe = recipe_from_config(read_config(workdir))
+    prepared = workbench.load_prepared(recipe)
     self.spec, self._seed = prepared.spec, recipe.seed
     self._size = len(prepared.splits['test'])
-    self._inputs = experiment.Workbench(recipe, prepared).feed.inputs
+    self._inputs = workbench.Workbench(recipe, prepared).feed.inputs
     model = build(find_method('dream'), prepared.spec, recipe.model)
-    with Checkpoints(checkpoint_folder(workdir, 'dream'), run=of_method(run, 'dream'), read_only=True) as checkpoints:
-      found = checkpoints.restore_best()
-    if found is None:
-      raise UserError(f'{workdir} holds no selected parameters of dream; run --mode=train with this --workdir first')
-    self._params = found[1]
+    folder, key = run_folders.find(workdir, 'dream')
+    self._params = selected(folder, 'dream', key)
     self._forward = jax.jit(jax.vmap(lambda p, x: model.apply({'params': p}, x, train=False), (0, None)))
 
   def look(self, missing: Missing) -> Inside:

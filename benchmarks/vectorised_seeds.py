@@ -72,7 +72,7 @@ def work(args: argparse.Namespace) -> None:
 
   from dream_jax.cli.flags import load_config
   from dream_jax.config.recipe import recipe_from_config
-  from dream_jax.experiments.experiment import Workbench, load_prepared
+  from dream_jax.experiments.workbench import Workbench, load_prepared
   from dream_jax.models.registry import find_method
 
   recipe = recipe_from_config(load_config(args.config))

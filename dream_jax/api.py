@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dream_jax.config.recipe import recipe_from_config, recipe_of
+from dream_jax.config.recipe import Recipe, recipe_from_config, recipe_of
 from dream_jax.data.prepare import standardise
-from dream_jax.errors import UserError, did_you_mean
+from dream_jax.errors import UserError
 from dream_jax.evaluation.calibration import Calibration
 from dream_jax.machine import environment, paths
 from dream_jax.models.model import overlay
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
 from dream_jax.spec import DatasetSpec
-from dream_jax.workdir import method_files
-from dream_jax.workdir.checkpoints import Checkpoints, checkpoint_folder, of_method
-from dream_jax.workdir.config_guard import read_sealed
+from dream_jax.workdir import method_files, run_folders
+from dream_jax.workdir.checkpoints import selected
+from dream_jax.workdir.config_guard import read_config
 
 Inputs = Mapping[str, Any]
 
@@ -95,12 +95,15 @@ def empty_inputs(spec: DatasetSpec, batch_size: int = 1) -> dict[str, jax.Array]
   return inputs
 
 
-def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: int | None = None) -> 'Predictor':
+def load(
+  workdir: str | os.PathLike[str], *, method: str | None = None, regime: str | None = None, seed: int | None = None
+) -> 'Predictor':
   """A trained model as a function of raw inputs.
 
   Args:
-    workdir: folder of a finished `--mode=train`.
+    workdir: folder of a finished `--mode=train` or `--mode=study`.
     method: which of its methods; the one under study by default.
+    regime: which of the training regimes of a study; its first one by default.
     seed: which of its seeds; the one with the best validation score by default.
 
   Raises:
@@ -109,19 +112,15 @@ def load(workdir: str | os.PathLike[str], *, method: str | None = None, seed: in
   workdir = paths.expanded(workdir)
   environment.start_devices()
   with environment.single_precision():
-    return _load(workdir, method, seed)
+    return _load(workdir, method, regime, seed)
 
 
-def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
-  config, run = read_sealed(workdir)
-  try:
-    recipe = recipe_from_config(config)
-  except UserError as error:  # It was right when it was written.
-    hint = 'if it is of your own, import the file that registers it first'
-    raise UserError(f'the config of {workdir} names what is not known here: {error}; {hint}') from error
-  name = method or recipe.model.name
-  if name not in recipe.methods:
-    raise UserError(f'{workdir} holds no method {name!r}; {did_you_mean(name, recipe.methods)}')
+def _load(workdir: str, method: str | None, regime: str | None, seed: int | None) -> 'Predictor':
+  named = run_folders.of_results(workdir)
+  name = method or (named[0]['method'] if named else _recipe(read_config(workdir), workdir).model.name)
+  folder, key = run_folders.find(workdir, name, regime)
+  finished = method_files.read_method(folder, name, run=key)
+  recipe = _recipe(finished.config, folder)  # A workdir may have been asked for other things since.
   chosen = find_method(name)
   if chosen.module is None or chosen.uses_oracle:
     raise UserError(
@@ -129,20 +128,23 @@ def _load(workdir: str, method: str | None, seed: int | None) -> 'Predictor':
     )
   if seed is not None and seed not in recipe.seeds:
     raise UserError(f'{workdir} holds no seed {seed}; it has {recipe.seeds[0]} to {recipe.seeds[-1]}')
-  finished = method_files.read_method(workdir, name, run=run)
   scores = np.reshape(finished.facts['validation_score'], (len(recipe.seeds), -1)).mean(1)
   index = int(np.argmax(scores)) if seed is None else recipe.seeds.index(seed)
-  with Checkpoints(checkpoint_folder(workdir, name), run=of_method(run, name), read_only=True) as checkpoints:
-    found = checkpoints.restore_best()
-  if found is None:
-    raise UserError(f'{workdir} holds no selected parameters of {name}; run --mode=train with this --workdir first')
-  params = jax.tree.map(lambda x: jnp.asarray(x[index]), found[1])
-  parts = method_files.read_predictor_parts(workdir, run=run)
+  params = jax.tree.map(lambda x: jnp.asarray(x[index]), selected(folder, name, key))
+  parts = method_files.read_predictor_parts(folder, run=key)
   model = build(chosen, parts.spec, recipe_of(chosen, recipe).model)
   fitted = finished.rows[0].calibration
   # A method of single modalities has a row, and a calibration, for each of them and none for itself.
   calibration = fitted[index] if fitted and not chosen.separate else Calibration()
   return Predictor(model, params, parts, name, recipe.seeds[index], calibration)
+
+
+def _recipe(config: Any, place: str) -> Recipe:
+  try:
+    return recipe_from_config(config)
+  except UserError as error:  # It was right when it was written.
+    hint = 'if it is of your own, import the file that registers it first'
+    raise UserError(f'the config of {place} names what is not known here: {error}; {hint}') from error
 
 
 class Predictor:

@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from small_runs import FAST_COMPILE, small_config, small_dataset
 
 from dream_jax.data.device_batches import DeviceBatches
-from dream_jax.experiments import experiment, study
+from dream_jax.experiments import workbench
 from dream_jax.report import page
 from dream_jax.training import feed, programs, train
 
@@ -56,8 +56,7 @@ def quick() -> Iterator[pytest.MonkeyPatch]:
     return compiled[key]
 
   with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion('standard'):
-    for module in (experiment, study):
-      patch.setattr(module, 'load_dataset', lambda *_, **__: dataset)
+    patch.setattr(workbench, 'load_dataset', lambda *_, **__: dataset)
     for module in (programs, feed):
       patch.setattr(module, 'mesh_of', lambda _: mesh)
       patch.setattr(module, 'compiler_options', lambda **_: FAST_COMPILE)

@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from run_places import run_folder
 from scipy import special
 from small_runs import jit, small_config, small_prepared, small_spec
 
@@ -62,7 +63,7 @@ def test_predictor_equals_the_evaluation_of_the_trainer(workdir, test_split):
 
 
 def test_best_seed_of_validation_is_the_default(workdir, predictor):
-  scores = method_files.read_method(str(workdir), 'dream').facts['validation_score']
+  scores = method_files.read_method(str(run_folder(workdir, 'dream')), 'dream').facts['validation_score']
   assert predictor.seed == int(np.argmax(scores))
   assert predictor.method == 'dream'
 
@@ -70,9 +71,10 @@ def test_best_seed_of_validation_is_the_default(workdir, predictor):
 def test_confidence_is_put_right_as_was_fitted_for_the_seed(workdir, test_split, tmp_path):
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)
-  content, run = sealed.read(copy / 'methods' / 'dream.json', remedy='')
+  path = run_folder(copy, 'dream') / 'methods' / 'dream.json'
+  content, run = sealed.read(path, remedy='')
   content['facts']['validation_score'] = [0.1, 0.9]
-  sealed.write(copy / 'methods' / 'dream.json', content, run=run)
+  sealed.write(path, content, run=run)
   stored = [Calibration(**c) for c in content['rows'][0]['calibration']]
   assert len({c.temperature for c in (*stored, Calibration())}) == 3
   predictor, inputs = dream_jax.load(copy), _rows(test_split, slice(0, 8))
@@ -164,7 +166,7 @@ def _zeros(spec):
 def test_damaged_files_are_named(workdir, tmp_path, damage):
   copy = tmp_path / 'run'
   shutil.copytree(workdir, copy)
-  (path,) = copy.glob(damage)
+  (path,) = (copy if damage == 'config.json' else run_folder(copy, 'dream')).glob(damage)
   if damage == 'checkpoints':
     path = max((p for p in (path / 'dream' / 'best').rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   content = path.read_bytes()

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 import small_workdirs
+from run_places import run_folder
 from small_workdirs import METHOD, config, results
 
 from dream_jax import api
 from dream_jax.errors import UserError
-from dream_jax.experiments import experiment, study
+from dream_jax.experiments import experiment
 from dream_jax.report import text
 from dream_jax.workdir import storage
 
@@ -30,25 +31,31 @@ def patch():
 
 @pytest.fixture(scope='module')
 def folders(patch, tmp_path_factory):
-  """Of trainings and of studies: a finished one, one of another seed, one that was killed half-way."""
+  """Of trainings and of studies: a finished one and one that was killed half-way, each also of another seed."""
   where = tmp_path_factory.mktemp('workdirs')
-  for kind, run in (('train', experiment.train), ('study', study.study)):
+  for kind, run in (('train', experiment.train), ('study', experiment.study)):
     for name, seed in (('finished', 0), ('other', 5)):
       run(config(seed=seed), str(where / kind / name))
-    writes = []
-
-    def die(path, content, *, writes=writes, write=storage.write):
-      writes.append(path)
-      write(path, content)
-      if sum('state' in str(p) for p in writes) == 2:
-        raise _Killed
-
-    with pytest.MonkeyPatch.context() as inner:
-      inner.setattr(storage, 'write', die)
-      with contextlib.suppress(_Killed):
-        run(config(), str(where / kind / 'half'))
-    assert not list((where / kind / 'half').rglob('methods/*'))
+    for name, seed in (('half', 0), ('other-half', 5)):
+      _kill(lambda run=run, seed=seed, folder=where / kind / name: run(config(seed=seed), str(folder)))
+      assert not list((where / kind / name).rglob('methods/*'))
   return where
+
+
+def _kill(command):
+  """Runs it up to its second checkpoint."""
+  writes = []
+
+  def die(path, content, *, write=storage.write):
+    writes.append(path)
+    write(path, content)
+    if sum('state' in str(p) for p in writes) == 2:
+      raise _Killed
+
+  with pytest.MonkeyPatch.context() as inner:
+    inner.setattr(storage, 'write', die)
+    with contextlib.suppress(_Killed):
+      command()
 
 
 def _train(workdir):
@@ -62,7 +69,7 @@ def _evaluate(workdir):
 
 
 def _study(workdir):
-  study.study(config(), str(workdir))
+  experiment.study(config(), str(workdir))
   return results(workdir)
 
 
@@ -109,62 +116,49 @@ _DAMAGES = {
   'swapped': _swap,
 }
 
-# File of a finished training -> who reads it, and has to refuse a flipped digit and the file of another run.
-_OF_TRAINING = {
-  'config.json': ('train', 'evaluate', 'report', 'load'),
-  'spec.json': ('train', 'evaluate', 'load'),
-  'spec.*.npz': ('train', 'load'),
-  f'methods/{METHOD}.json': ('train', 'evaluate', 'load'),
-  f'methods/{METHOD}.*.npz': ('train', 'evaluate', 'load'),
-  'methods/majority.json': ('train', 'evaluate'),
-  'methods/majority.*.npz': ('train', 'evaluate'),
-  'results.json': ('report',),
-  'metrics.jsonl': (),
-  f'checkpoints/{METHOD}/best/*/sha256.json': ('evaluate', 'load'),
-  f'checkpoints/{METHOD}/best/*/default/**/*': ('evaluate', 'load'),
-  f'checkpoints/{METHOD}/state/**/*': (),
+# File of a finished workdir -> who reads it, and has to refuse a flipped digit and the file of another run.
+_RUN = f'runs/{METHOD}*'
+_FINISHED = {
+  'config.json': ('train', 'evaluate', 'report'),  # Results name what is loaded; a study takes any.
+  f'{_RUN}/spec.json': ('load',),
+  f'{_RUN}/spec.*.npz': ('load',),
+  f'{_RUN}/methods/{METHOD}.json': ('MODE', 'evaluate', 'load'),
+  f'{_RUN}/methods/{METHOD}.*.npz': ('MODE', 'evaluate', 'load'),
+  'runs/majority*/methods/majority.json': ('MODE', 'evaluate'),
+  'runs/majority*/methods/majority.*.npz': ('MODE', 'evaluate'),
+  'results.json': ('report', 'evaluate', 'load'),
+  f'{_RUN}/metrics.jsonl': (),
+  f'{_RUN}/checkpoints/{METHOD}/best/*/sha256.json': ('evaluate', 'load'),
+  f'{_RUN}/checkpoints/{METHOD}/best/*/default/**/*': ('evaluate', 'load'),
 }
-_OF_STUDY = {
-  'config.json': ('report',),
-  'study.jsonl': (),  # Lines of another study are of other keys.
-  'runs/concat*/methods/*.json': ('study',),
-  'runs/concat*/methods/*.npz': ('study',),
-  'runs/majority*/methods/*': ('study',),
-  'results.json': ('report',),
-  'runs/concat*/metrics.jsonl': (),
-  'runs/concat*/checkpoints/**/*': (),
+# Of one that was killed: who goes on, and reads them.
+_HALF = {
+  'config.json': True,
+  f'{_RUN}/spec.json': True,
+  f'{_RUN}/spec.*.npz': True,
+  f'{_RUN}/metrics.jsonl': True,
+  f'{_RUN}/checkpoints/{METHOD}/state/*/sha256.json': True,
+  f'{_RUN}/checkpoints/{METHOD}/state/*/default/**/*': True,
 }
-# Of a training, or of a study's run, that was killed.
-_OF_HALF = {
-  'train': {
-    'config.json': ('train',),
-    'spec.json': ('train',),
-    'spec.*.npz': ('train',),
-    'metrics.jsonl': ('train',),
-    f'checkpoints/{METHOD}/state/*/sha256.json': ('train',),
-    f'checkpoints/{METHOD}/state/*/default/**/*': ('train',),
-  },
-  'study': {
-    'config.json': (),
-    'study.jsonl': (),
-    'runs/concat*/metrics.jsonl': ('study',),
-    'runs/concat*/checkpoints/concat/state/*/sha256.json': ('study',),
-    'runs/concat*/checkpoints/concat/state/*/default/**/*': ('study',),
-  },
-}
+_MODES = ('train', 'study')
 _CASES = [
-  *(('train/finished', files, damage) for files in _OF_TRAINING for damage in _DAMAGES),
-  *(('study/finished', files, damage) for files in _OF_STUDY for damage in _DAMAGES),
-  *((f'{kind}/half', files, damage) for kind, table in _OF_HALF.items() for files in table for damage in _DAMAGES),
+  (f'{mode}/{state}', files, damage)
+  for mode in _MODES
+  for state, table in (('finished', _FINISHED), ('half', _HALF))
+  for files in table
+  for damage in _DAMAGES
 ]
 
 
 def _readers(folder):
-  kind, state = folder.split('/')
+  """Who reads a workdir -> the files of which it has to notice any damage."""
+  mode, state = folder.split('/')
   if state == 'half':
-    return {kind: _OF_HALF[kind]}
+    return {mode: set(_HALF) - ({'config.json'} if mode == 'study' else set())}
+  readers = ('train', 'evaluate', 'report', 'load') if mode == 'train' else ('study', 'report', 'load')
   return {
-    name: _OF_TRAINING if kind == 'train' else _OF_STUDY for name in _READERS if (name == 'study') <= (kind == 'study')
+    name: {files for files, who in _FINISHED.items() if name in who or (name == mode and 'MODE' in who)}
+    for name in readers
   }
 
 
@@ -172,7 +166,7 @@ def _readers(folder):
 def right(folders, tmp_path_factory):
   """What every reader gives of an untouched workdir; the command that finishes a half one gives the same."""
   found, where = {}, tmp_path_factory.mktemp('right')
-  for kind, readers in (('train', ('train', 'evaluate', 'report', 'load')), ('study', ('study', 'report'))):
+  for kind, readers in (('train', ('train', 'evaluate', 'report', 'load')), ('study', ('study', 'report', 'load'))):
     for reader in readers:
       copy = where / f'{kind}-{reader}'
       shutil.copytree(folders / kind / 'finished', copy)
@@ -182,9 +176,9 @@ def right(folders, tmp_path_factory):
 
 def _other(folders, folder, path):
   """The file of the other run in the same place: hashes and keys in names differ."""
-  kind = folder.split('/')[0]
+  kind, state = folder.split('/')
   pattern = re.sub(r'\.[0-9a-f]{16}\.', '.*.', re.sub(r'-[0-9a-f]{12}/', '-*/', path.as_posix()))
-  found = sorted((folders / kind / 'other').glob(pattern))
+  found = sorted((folders / kind / ('other' if state == 'finished' else 'other-half')).glob(pattern))
   return found[-1] if found else None
 
 
@@ -239,7 +233,7 @@ def test_damage_is_told_or_does_not_matter(folders, right, tmp_path, folder, fil
       assert {p: before[p] for p in before if p.name != '.lock'} == after
     else:
       assert _same(found, right[kind, reader]), reader
-      assert not (damage in ('flipped', 'swapped') and reader in table[files]), f'{reader} believes it'
+      assert not (damage in ('flipped', 'swapped') and files in table), f'{reader} believes it'
 
 
 def _copy_over(source, target):
@@ -247,13 +241,13 @@ def _copy_over(source, target):
   shutil.copytree(source, target)
 
 
-@pytest.mark.parametrize('reader', ['evaluate', 'load', 'train'])
+@pytest.mark.parametrize('reader', ['evaluate', 'load', 'train', 'study'])
 def test_checkpoints_of_another_run_with_equal_shapes_are_refused(folders, tmp_path, reader):
-  state, kind = ('half', 'state') if reader == 'train' else ('finished', 'best')
-  copy = tmp_path / 'run'
-  shutil.copytree(folders / 'train' / state, copy)
+  state, other, kind = ('half', 'other-half', 'state') if reader in _MODES else ('finished', 'other', 'best')
+  copy, mode = tmp_path / 'run', reader if reader in _MODES else 'train'
+  shutil.copytree(folders / mode / state, copy)
   place = f'checkpoints/{METHOD}/{kind}'
-  _copy_over(folders / 'train' / 'other' / place, copy / place)
+  _copy_over(run_folder(folders / mode / other, METHOD) / place, run_folder(copy, METHOD) / place)
   found, said = _attempt(reader, copy)
   assert found is None
   assert f'{place}/' in said
@@ -261,43 +255,46 @@ def test_checkpoints_of_another_run_with_equal_shapes_are_refused(folders, tmp_p
 
 
 def test_checkpoints_of_another_method_of_the_run_are_refused(patch, folders, tmp_path):
-  controls = ('majority', f'{METHOD}[optimizer.learning_rate=0.01]')
-  experiment.train(config(controls=controls), str(tmp_path / 'run'))
-  one, two = sorted((tmp_path / 'run' / 'checkpoints').iterdir())
-  _copy_over(two / 'best', one / 'best')
+  other = f'{METHOD}[optimizer.learning_rate=0.01]'
+  experiment.train(config(controls=('majority', other)), str(tmp_path / 'run'))
+  (there,) = (tmp_path / 'run').glob(f'runs/{METHOD}(*/checkpoints/*/best')
+  _copy_over(there, run_folder(tmp_path / 'run', METHOD) / 'checkpoints' / METHOD / 'best')
   with pytest.raises(UserError, match=rf'{METHOD}/best/.* belongs to another run'):
     api.load(str(tmp_path / 'run'))
-  # A workdir without a config, too, has an owner: nothing of it is taken, and nothing written.
-  (tmp_path / 'run' / 'config.json').unlink()
-  (tmp_path / 'run' / 'spec.json').unlink()
-  (tmp_path / 'run' / 'results.json').unlink()
-  with pytest.raises(UserError, match=r'methods/.*\.json belongs to another run .*; choose another --workdir'):
-    experiment.train(config(seed=3), str(tmp_path / 'run'))
-  assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-@pytest.mark.parametrize('left', ['checkpoints', 'metrics.jsonl'])
-def test_what_another_run_left_without_a_config_is_refused_before_anything_is_written(folders, tmp_path, left):
-  copy, source = tmp_path / 'run', folders / 'train' / 'other' / left
-  copy.mkdir()
-  (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / left)
-  before = sorted(copy.rglob('*'))
-  found, said = _attempt('train', copy)
-  assert found is None
-  assert 'belongs to another run' in said
-  assert said.endswith('choose another --workdir')
-  assert [path for path in sorted(copy.rglob('*')) if path.name != '.lock'] == before
-
-
-def test_saves_without_seals_or_config_belong_to_nobody(folders, tmp_path):
+def test_results_whose_config_is_gone_are_not_overwritten(folders, tmp_path):
   copy = tmp_path / 'run'
-  shutil.copytree(folders / 'train' / 'half' / 'checkpoints', copy / 'checkpoints')
-  (seal, *_) = copy.glob('checkpoints/*/state/*/sha256.json')
-  seal.unlink()
+  shutil.copytree(folders / 'train' / 'other', copy)
+  (copy / 'config.json').unlink()
+  before = {path: path.read_bytes() for path in copy.rglob('*') if path.is_file() and path.name != '.lock'}
   found, said = _attempt('train', copy)
   assert found is None
-  assert said == f'checkpoint {seal.parent} has no seal that says whose it is; choose another --workdir'
-  assert not (copy / 'config.json').exists()
+  assert said.endswith(
+    'results.json belongs to another run (another config, other seeds or other data); choose another --workdir'
+  )
+  assert {p: p.read_bytes() for p in copy.rglob('*') if p.is_file() and p.name != '.lock'} == before
+
+
+def test_runs_whose_config_is_gone_are_found_by_what_decides_them(folders, right, tmp_path):
+  copy = tmp_path / 'run'
+  shutil.copytree(folders / 'train' / 'finished', copy)
+  for name in ('config.json', 'results.json'):
+    (copy / name).unlink()
+  shutil.copytree(run_folder(folders / 'train' / 'other', METHOD), copy / 'runs' / 'other')
+  assert _same(_train(copy), right['train', 'train'])
+
+
+def test_saves_without_seals_belong_to_nobody(folders, tmp_path):
+  copy = tmp_path / 'run'
+  shutil.copytree(folders / 'train' / 'half', copy)
+  for seal in copy.glob('runs/*/checkpoints/*/state/*/sha256.json'):
+    seal.unlink()
+  found, said = _attempt('train', copy)
+  if found is None:
+    assert 'has no seal' in said
+  else:  # Nothing that is not finished is gone on from.
+    assert found == results(folders / 'train' / 'finished')
 
 
 def test_a_log_that_lacks_lines_gives_no_facts_about_gradients(folders, tmp_path):
@@ -312,38 +309,43 @@ def test_a_log_that_lacks_lines_gives_no_facts_about_gradients(folders, tmp_path
   assert _study(copy)['methods'][METHOD]['gradient_steps']
 
 
-@pytest.mark.parametrize('name', ['config.json', 'methods/concat.json', 'spec.json'])
-def test_a_workdir_of_an_earlier_version_is_refused_in_one_line(folders, tmp_path, name):
+@pytest.mark.parametrize('name', ['config.json', 'runs/concat*/methods/concat.json', 'runs/concat*/spec.json'])
+def test_a_file_of_an_earlier_version_is_refused_in_one_line(folders, tmp_path, name):
   copy = tmp_path / 'run'
   shutil.copytree(folders / 'train' / 'finished', copy)
-  content = json.loads((copy / name).read_text())
+  (path,) = copy.glob(name)
+  content = json.loads(path.read_text())
   del content['seal']
-  (copy / name).write_text(json.dumps(content))
-  for reader in ('train', 'evaluate', 'load'):
+  path.write_text(json.dumps(content))
+  readers = {'config.json': ('train', 'evaluate'), 'runs/concat*/spec.json': ('load',)}
+  for reader in readers.get(name, ('train', 'evaluate', 'load')):
     found, said = _attempt(reader, copy)
     assert found is None
     assert 'has no seal: an earlier version of this program wrote it, or it is damaged; ' in said
 
 
-def test_a_study_whose_ledger_is_gone_says_what_to_do(folders, right, tmp_path):
-  copy = tmp_path / 'study'
-  shutil.copytree(folders / 'study' / 'finished', copy)
-  (copy / 'study.jsonl').unlink()
-  with pytest.raises(UserError, match=r'holds a study whose study\.jsonl is gone; .* remove config\.json'):
-    _study(copy)
-  (copy / 'config.json').unlink()
-  assert _same(_study(copy), right['study', 'study'])
-
-
-def test_a_damaged_choice_is_made_again_from_the_state_as_its_message_says(folders, right, tmp_path):
+def test_a_damaged_run_is_made_again_as_its_message_says(folders, right, tmp_path):
   copy = tmp_path / 'run'
   shutil.copytree(folders / 'train' / 'finished', copy)
-  _flip(max((p for p in copy.glob(f'checkpoints/{METHOD}/best/*/default/**/*') if p.is_file()), key=_size), None)
-  said = _attempt('load', copy)[1]
-  assert 'remove that folder and the file of the method in methods/, and run the command that trained it again' in said
-  (copy / 'methods' / f'{METHOD}.json').unlink()
+  _flip(max((p for p in copy.glob(f'{_RUN}/checkpoints/{METHOD}/best/*/default/**/*') if p.is_file()), key=_size), None)
+  assert 'remove the folder of that run in runs/ and run the command of the workdir again' in _attempt('load', copy)[1]
+  shutil.rmtree(run_folder(copy, METHOD))
   assert _same(_train(copy), right['train', 'train'])
   assert _same(_load(copy), right['train', 'load'])
+
+
+def test_a_model_is_the_one_that_results_speak_of(folders, patch, tmp_path):
+  """Whatever has been trained since, and that nothing names one is said."""
+  copy = tmp_path / 'study'
+  shutil.copytree(folders / 'study' / 'finished', copy)
+  before = _load(copy)
+  shutil.copytree(run_folder(folders / 'study' / 'other', METHOD), copy / 'runs' / f'{METHOD}@complete-other')
+  assert _same(_load(copy), before)
+  (copy / 'results.json').unlink()
+  found, said = _attempt('load', copy)
+  assert found is None
+  assert f'holds 2 finished runs of {METHOD}' in said
+  assert said.endswith('run the command of this workdir again: its results will')
 
 
 def _size(path):

@@ -241,7 +241,7 @@ def test_a_study_sees_that_own_code_changed(place):
 def test_loading_says_that_own_code_is_not_imported(monkeypatch):
   config = flags.load_config(str(_ROOT / 'configs' / 'digits.py')).unlock()
   config.controls = ('gated',)
-  monkeypatch.setattr(api, 'read_sealed', lambda _: (config, ''))
+  monkeypatch.setattr(api, 'read_config', lambda _: config)
   with pytest.raises(UserError, match=r"unknown method 'gated'.*import the file that registers it"):
     api.load('runs/mine')
 

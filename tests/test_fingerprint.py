@@ -9,7 +9,7 @@ import small_data
 from dream_jax.data.prepare import prepare
 from dream_jax.errors import UserError
 from dream_jax.missingness.missing import Missing
-from dream_jax.workdir import method_files
+from dream_jax.workdir.config_guard import claim, run_identity
 
 
 def _changed(dataset, split, **parts):
@@ -107,9 +107,13 @@ def test_what_is_missing_in_training_does_not_change_it():
 @pytest.mark.parametrize('change', ['a feature of test', 'a token', 'two rows swapped', 'a label'])
 def test_a_workdir_refuses_data_that_changed(change, tmp_path):
   whole = small_data.small_dataset()
-  before, after = (prepare(d, train_missing=Missing(), seed=0) for d in (whole, CHANGES[change](whole)))
-  method_files.write_predictor_parts(str(tmp_path), before)
-  method_files.write_predictor_parts(str(tmp_path), before)
-  for use in (method_files.write_predictor_parts, method_files.check_data):
+
+  def command(mode, dataset, *, free):
+    run = run_identity(mode, {}, dataset.fingerprint, ignore=())
+    claim(tmp_path / mode, {}, mode=mode, free=free, run=run)
+
+  for mode, free in (('train', ('mesh',)), ('study', None)):
+    command(mode, whole, free=free)
+    command(mode, whole, free=free)
     with pytest.raises(UserError, match=r'was made with other data.*choose another --workdir'):
-      use(str(tmp_path), after)
+      command(mode, CHANGES[change](whole), free=free)

@@ -12,6 +12,7 @@ import time
 import compile_cache
 import numpy as np
 import pytest
+from run_places import run_folder
 
 from dream_jax.errors import UserError
 from dream_jax.parallel import hosts
@@ -78,7 +79,7 @@ class _Job:
   """N processes of one command."""
 
   def __init__(self, root, cache, workdir, count, *flags, devices=1):
-    self.log = workdir / 'metrics.jsonl'
+    self._workdir = workdir
     self._before = self._logged()
     port = _free_port()
     environment = {
@@ -114,7 +115,7 @@ class _Job:
       time.sleep(0.05)
 
   def _logged(self):
-    return self.log.read_text() if self.log.exists() else ''
+    return ''.join(log.read_text() for log in sorted(self._workdir.glob('runs/*/metrics.jsonl')))
 
   def finish(self, timeout=400):
     """Exit codes; what they printed is in `output`."""
@@ -138,17 +139,17 @@ def _steps(logged):
 
 
 def _params(workdir, method):
-  with Checkpoints(workdir / 'checkpoints' / method, read_only=True) as checkpoints:
+  with Checkpoints(run_folder(workdir, method) / 'checkpoints' / method, read_only=True) as checkpoints:
     return checkpoints.restore_best()
 
 
 def _saved(workdir):
-  with Checkpoints(workdir / 'checkpoints' / _METHOD, read_only=True) as checkpoints:
+  with Checkpoints(run_folder(workdir, _METHOD) / 'checkpoints' / _METHOD, read_only=True) as checkpoints:
     return checkpoints.latest_step()
 
 
 def _losses(workdir):
-  records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  records = [json.loads(line) for line in (run_folder(workdir, _METHOD) / 'metrics.jsonl').read_text().splitlines()]
   return {r['step']: r['loss'] for r in records if 'loss' in r}
 
 
@@ -305,6 +306,8 @@ def test_killed_at_random_times_nothing_is_lost(job, two, tmp_path):
     running.processes[victim].send_signal(how)
     codes = running.finish(timeout=90)
     assert all(codes) or (how == signal.SIGTERM and codes == [0, 0]) or (workdir / 'results.json').exists(), codes
+    if (workdir / 'results.json').exists():  # What a finished run goes on from is gone.
+      break
     saved = _saved(workdir) or 0
     assert saved >= reached, 'a checkpoint was lost'
     reached = saved

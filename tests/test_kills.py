@@ -10,11 +10,10 @@ import small_workdirs
 from small_workdirs import METHOD, results
 
 from dream_jax.errors import UserError
-from dream_jax.experiments import experiment, study
+from dream_jax.experiments import experiment
 from dream_jax.report.results import read_results
 from dream_jax.workdir import method_files, storage
 from dream_jax.workdir.checkpoints import Checkpoints
-from dream_jax.workdir.ledger import Ledger
 
 config = functools.partial(small_workdirs.config, train__num_evals=2)
 
@@ -42,7 +41,7 @@ def _killed_at(number, command):
     return stopping
 
   with pytest.MonkeyPatch.context() as inner:
-    for place, name in ((storage, 'write'), (storage, 'remove_folder'), (Ledger, 'append')):
+    for place, name in ((storage, 'write'), (storage, 'remove_folder')):
       inner.setattr(place, name, stop_before(getattr(place, name)))
     # A process that is dead closes nothing.
     inner.setattr(Checkpoints, '__exit__', _leave)
@@ -74,7 +73,7 @@ def _files(workdir):
   return found
 
 
-@pytest.mark.parametrize('run', [experiment.train, study.study])
+@pytest.mark.parametrize('run', [experiment.train, experiment.study])
 def test_killed_between_any_two_writes_it_goes_on(patch, tmp_path, run):
   whole = tmp_path / 'whole'
   run(config(), str(whole))
@@ -127,17 +126,17 @@ def test_an_evaluation_killed_between_two_methods_leaves_no_mixture(patch, tmp_p
 
 def test_a_study_whose_next_command_was_killed_says_so(patch, tmp_path):
   workdir = tmp_path / 'study'
-  study.study(config(), str(workdir))
+  experiment.study(config(), str(workdir))
   before = read_results(workdir)
   other = config(study__methods=('majority', 'late'))
   # What is done anew is found by itself: its config is written, its results are not.
-  assert _killed_at(1, lambda: study.study(other, str(workdir)))
+  assert _killed_at(1, lambda: experiment.study(other, str(workdir)))
   with pytest.raises(UserError, match=r'results of an earlier command: .*not finished; run its command again to go on'):
     read_results(workdir)
-  study.study(config(), str(workdir))
+  experiment.study(config(), str(workdir))
   assert small_workdirs.without_times(read_results(workdir)) == small_workdirs.without_times(before)
   # How it is executed is no other study.
-  assert _killed_at(1, lambda: study.study(config(train__checkpoint_seconds=9.0), str(workdir)))
+  assert _killed_at(1, lambda: experiment.study(config(train__checkpoint_seconds=9.0), str(workdir)))
   read_results(workdir)
 
 
@@ -153,7 +152,7 @@ def test_arrays_that_nothing_names_go_with_the_next_write(tmp_path):
 
 
 def test_killed_while_it_removes_what_a_finished_run_needs_no_more(patch, tmp_path):
-  study.study(config(), str(tmp_path / 'whole'))
+  experiment.study(config(), str(tmp_path / 'whole'))
 
   def remove_a_part(folder):
     for path in sorted(p for p in (tmp_path / 'killed').rglob('state/*/default/*') if p.is_file())[-1:]:
@@ -163,8 +162,8 @@ def test_killed_while_it_removes_what_a_finished_run_needs_no_more(patch, tmp_pa
   with pytest.MonkeyPatch.context() as inner:
     inner.setattr(storage, 'remove_folder', remove_a_part)
     with pytest.raises(_Killed):
-      study.study(config(), str(tmp_path / 'killed'))
+      experiment.study(config(), str(tmp_path / 'killed'))
   assert list((tmp_path / 'killed').rglob('state'))
-  study.study(config(), str(tmp_path / 'killed'))
+  experiment.study(config(), str(tmp_path / 'killed'))
   assert not list((tmp_path / 'killed').rglob('state'))
   assert results(tmp_path / 'killed') == results(tmp_path / 'whole')

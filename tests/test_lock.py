@@ -11,7 +11,7 @@ import small_workdirs
 from small_workdirs import config
 
 from dream_jax.errors import UserError
-from dream_jax.experiments import experiment, study
+from dream_jax.experiments import experiment
 from dream_jax.workdir import storage
 
 _HOLD = """
@@ -43,7 +43,7 @@ def test_a_second_process_is_refused_at_once_and_changes_nothing(holder, how):
   if how:
     process.send_signal(how)
   (folder / 'config.json').write_text('{}')
-  for run in (experiment.train, experiment.evaluate, study.study):
+  for run in (experiment.train, experiment.evaluate, experiment.study):
     with pytest.raises(UserError, match=rf'another process is at work in {folder}; wait for it, stop it or choose'):
       run(config(), str(folder))
   assert sorted(path.name for path in folder.iterdir()) == ['.lock', 'config.json']

@@ -8,8 +8,7 @@ import pytest
 
 from dream_jax.errors import UserError
 from dream_jax.workdir import sealed
-from dream_jax.workdir.config_guard import check_workdir, read_config, read_sealed, run_identity
-from dream_jax.workdir.ledger import Ledger
+from dream_jax.workdir.config_guard import claim, read_config, read_sealed, run_identity
 from dream_jax.workdir.metrics_log import MetricsWriter, read_metrics
 
 _CONTENT = {'a': [1, 2.5, -0.0, 1e-300, True, None], 'b': {'ü': 'ß', '1': 0}}
@@ -130,7 +129,7 @@ def test_a_reader_between_two_writes_finds_one_of_the_pairs(tmp_path, monkeypatc
     return found
 
   monkeypatch.setattr(sealed, 'read', write_meanwhile)
-  content, arrays = sealed.read_with_arrays(path, remedy='do this')
+  content, arrays, _ = sealed.read_with_arrays(path, remedy='do this')
   assert content == {'n': 2}
   np.testing.assert_array_equal(arrays['x'], np.ones(3))
   assert len(list(tmp_path.glob('*.npz'))) == 1
@@ -176,31 +175,11 @@ def test_a_log_that_lacks_what_its_checkpoint_saw_is_refused(tmp_path):
   MetricsWriter(tmp_path, 'a', run='r', tensorboard=False).close()
 
 
-def test_a_ledger_drops_a_torn_line_and_refuses_a_damaged_one(tmp_path):
-  with Ledger(tmp_path) as ledger:
-    for n in range(2):
-      ledger.append({'key': str(n), 'seconds': 1.5})
-  path = tmp_path / 'study.jsonl'
-  whole = path.read_bytes()
-  path.write_bytes(whole + b'{"key"')
-  with Ledger(tmp_path) as ledger:
-    assert ledger.records == {str(n): {'key': str(n), 'seconds': 1.5} for n in range(2)}
-  assert path.read_bytes() == whole
-  path.write_bytes(whole.replace(b'1.5', b'2.5', 1))
-  with pytest.raises(UserError, match=r'line 1 of .*study\.jsonl is damaged; remove that line: its run is made again'):
-    Ledger(tmp_path)
-  with MetricsWriter(tmp_path / 'm', 'a', tensorboard=False) as writer:
-    writer.write(1, {})
-  path.write_bytes((tmp_path / 'm' / 'metrics.jsonl').read_bytes())
-  with pytest.raises(UserError, match='line 1 of'):
-    Ledger(tmp_path)
-
-
 def test_a_run_is_what_decides_its_results():
   config = {'seed': 0, 'train': {'epochs': 3, 'dir': 'x', 'sizes': (1, 2)}, 'rate': 1.0, 'options': {}}
 
   def identity(config=config, data='d'):
-    return run_identity(config, data, ignore=('train.dir',))
+    return run_identity('train', config, data, ignore=('train.dir',))
 
   same = [
     dict(reversed(config.items())),
@@ -220,12 +199,23 @@ def test_a_run_is_what_decides_its_results():
 
 
 def test_a_config_of_an_earlier_version_or_of_other_data_is_told(tmp_path):
-  check_workdir(tmp_path, {'a': 1}, run='r')
+  def owned(value, data):
+    claim(tmp_path, {'a': value}, mode='train', free=('b',), run=run_identity('train', {'a': value}, data, ignore=()))
+
+  owned(1, 'd')
   assert read_config(tmp_path) == {'a': 1}
-  assert read_sealed(tmp_path).run == 'r'
-  check_workdir(tmp_path, {'a': 1.0}, run='r')
-  with pytest.raises(UserError, match='made with other data; choose another --workdir, or bring the old data back'):
-    check_workdir(tmp_path, {'a': 1}, run='s')
+  assert read_sealed(tmp_path).run == run_identity('train', {'a': 1}, 'd', ignore=())
+  owned(1.0, 'd')
+  with pytest.raises(UserError, match=r'made with other data: .*choose another --workdir, or bring the old data back'):
+    owned(1, 'e')
   (tmp_path / 'config.json').write_text('{"a": 1}')
   with pytest.raises(UserError, match=r'config\.json has no seal: an earlier version .*choose another --workdir'):
-    check_workdir(tmp_path, {'a': 1}, run='r')
+    owned(1, 'd')
+
+
+@pytest.mark.parametrize('left', ['study.jsonl', 'spec.json', 'methods', 'checkpoints', 'metrics.jsonl'])
+def test_a_workdir_whose_runs_lie_at_its_root_is_of_an_earlier_version(tmp_path, left):
+  (tmp_path / left).touch()
+  with pytest.raises(UserError, match=rf'earlier version, which kept {left} there; choose another --workdir'):
+    claim(tmp_path, {}, mode='study', free=None, run='study d h')
+  assert [path.name for path in tmp_path.iterdir()] == [left]

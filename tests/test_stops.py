@@ -381,9 +381,10 @@ def test_the_command_is_interrupted_and_goes_on(root, tmp_path):
     [sys.executable, '-m', 'dream_jax.main', *flags],
     cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
   )  # fmt: skip
-  log = tmp_path / 'run' / 'metrics.jsonl'
   deadline = time.monotonic() + 240
-  while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+  while (
+    not any(log.stat().st_size for log in tmp_path.glob('run/runs/*/metrics.jsonl')) and time.monotonic() < deadline
+  ):
     time.sleep(0.05)
   started.send_signal(signal.SIGINT)
   errors = started.communicate(timeout=240)[1]

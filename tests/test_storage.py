@@ -14,7 +14,6 @@ import dream_jax
 from dream_jax.errors import UserError
 from dream_jax.workdir import storage
 from dream_jax.workdir.checkpoints import Checkpoints
-from dream_jax.workdir.ledger import Ledger
 from dream_jax.workdir.metrics_log import METRICS_FILE, MetricsWriter
 
 
@@ -59,18 +58,25 @@ def test_the_later_of_two_writers_in_a_bucket_is_told_and_writes_nothing(bucket,
   """A folder is locked before anything is opened, see `test_lock`."""
   workdir = f'{bucket.url}/{tmp_path.name}'
 
-  def beside(ledger, number):
-    with Ledger(workdir) as other:
-      ledger.append({'key': f'run {number} again'})
-      other.append({'key': 'of another'})
+  def opened(method):
+    return MetricsWriter(workdir, method, resume_step=9, tensorboard=False)
 
-  for number in (1, 2):
-    with Ledger(workdir) as ledger:
-      ledger.append({'key': f'run {number}'})
+  def write(writer, step):
+    writer.write(step, {})
+    writer.flush()
+
+  def beside(writer, step):
+    with opened('other') as other:
+      write(writer, step)
+      write(other, step)
+
+  for step in (1, 3):
+    with opened('mine') as writer:
+      write(writer, step)
       with pytest.raises(UserError, match=r'another process is at work in gs://'):
-        beside(ledger, number)
-  with Ledger(workdir) as ledger:
-    assert list(ledger.records) == ['run 1', 'run 1 again', 'run 2', 'run 2 again']
+        beside(writer, step + 1)
+  lines = [json.loads(line) for line in (storage.place(workdir) / METRICS_FILE).read_text().splitlines()]
+  assert [(line['method'], line['step']) for line in lines] == [('mine', step) for step in (1, 2, 3, 4)]
 
 
 def test_a_write_whose_answer_was_lost_is_not_taken_for_another_writer(bucket):
@@ -188,8 +194,7 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(command, trained, bucket):
   mine, theirs = json.loads(bucket['run/results.json']), json.loads((trained[0] / 'results.json').read_text())
   for name, method in theirs['methods'].items():
     assert mine['methods'][name]['protocols'] == method['protocols']
-  kept = {'checkpoints', 'config.json', 'figures', 'methods', 'metrics.jsonl', 'report.html', 'results.json'}
-  kept |= {'spec.json', 'spec.npz', 'tensorboard'}
+  kept = {'config.json', 'figures', 'report.html', 'results.json', 'runs'}
   found = {re.sub(r'\.[0-9a-f]{16}\.', '.', name.split('/')[0]) for name in bucket.below('run/')}
   assert found == kept
   inputs = {name: np.zeros((2, *shape), np.float32) for name, shape in _shapes(mine, workdir).items()}
@@ -206,5 +211,6 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(command, trained, bucket):
 
 
 def _shapes(results, workdir):
-  spec = json.loads((storage.place(workdir) / 'spec.json').read_text())['spec']
+  (path,) = (storage.place(workdir) / results['runs'][0]['folder']).glob('spec.json')
+  spec = json.loads(path.read_text())['spec']
   return {m['name']: tuple(m['shape']) for m in spec['modalities']}

@@ -17,10 +17,13 @@ from small_runs import FAST_COMPILE, optax_promotes, small_config, small_dataset
 
 from dream_jax.config.recipe import recipe_from_config
 from dream_jax.errors import UserError
-from dream_jax.experiments import study
+from dream_jax.experiments import engine, experiment, units, workbench
+from dream_jax.missingness.missing import Missing
+from dream_jax.missingness.regimes import regime
 from dream_jax.report.page import write_report
 from dream_jax.training import feed, programs, train
-from dream_jax.workdir.config_guard import check_workdir
+from dream_jax.workdir import method_files
+from dream_jax.workdir.config_guard import write_config
 
 _PROGRAMS = {}  # Of all tests here: compiling is most of their time.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +48,7 @@ def data(monkeypatch):
   dataset = small_dataset('multiclass', names=('face', 'pose'), train=24, validation=8, test=12)
   types = (AxisType.Auto, AxisType.Auto)
   mesh = jax.make_mesh((1, 1), ('seed', 'data'), devices=jax.devices()[:1], axis_types=types)
-  monkeypatch.setattr(study, 'load_dataset', lambda *_, **__: dataset)
+  monkeypatch.setattr(workbench, 'load_dataset', lambda *_, **__: dataset)
   for module in (programs, feed):
     monkeypatch.setattr(module, 'mesh_of', lambda _: mesh)
     monkeypatch.setattr(module, 'compiler_options', lambda **_: FAST_COMPILE)
@@ -65,13 +68,13 @@ def data(monkeypatch):
 def done(monkeypatch):
   """Titles of the runs that were really made."""
   made = []
-  do = study._Engine._do
+  do = engine.Engine._do
 
-  def spy(self, unit, key):
-    made.append(unit.title)
-    return do(self, unit, key)
+  def spy(self, unit, *rest):
+    made.append(self._plan.title(unit))
+    return do(self, unit, *rest)
 
-  monkeypatch.setattr(study._Engine, '_do', spy)
+  monkeypatch.setattr(engine.Engine, '_do', spy)
   return made
 
 
@@ -87,7 +90,7 @@ def _results(workdir) -> dict:
 
 def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
   workdir = str(tmp_path / 'study')
-  study.study(_config(), workdir)
+  experiment.study(_config(), workdir)
   out = capsys.readouterr().out
   assert '[10/10]' in out
   assert 'batches are made there' in out
@@ -115,16 +118,16 @@ def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
 
   # The same again makes nothing and changes nothing.
   del done[:]
-  before = (Path(workdir) / 'study.jsonl').read_bytes()
-  study.study(_config(), workdir)
+  before = {path: path.read_bytes() for path in Path(workdir).glob('runs/**/*') if path.is_file()}
+  experiment.study(_config(), workdir)
   assert done == []
-  assert (Path(workdir) / 'study.jsonl').read_bytes() == before
+  assert {path: path.read_bytes() for path in Path(workdir).glob('runs/**/*') if path.is_file()} == before
   assert _results(workdir) == results
 
   # Another method's loss is nobody else's business; another budget is everybody's.
-  study.study(_config(losses__coalition=0.1, model__sharpness=0.1), workdir)
+  experiment.study(_config(losses__coalition=0.1, model__sharpness=0.1), workdir)
   assert done == []
-  study.study(_config(study__methods=('concat+dropout', 'late', 'majority')), workdir)
+  experiment.study(_config(study__methods=('concat+dropout', 'late', 'majority')), workdir)
   assert done == ['late, complete', 'late, modality/0.5']
   assert 'oracle+dropout' not in _results(workdir)['methods']
 
@@ -132,11 +135,11 @@ def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
 @pytest.mark.slow
 def test_only_what_a_change_touches_is_made_again(data, done, tmp_path, monkeypatch):
   config = _config(study__methods=('concat+dropout',), study__regimes=('complete',), model__name='late+dropout')
-  study.study(config, str(tmp_path))
+  experiment.study(config, str(tmp_path))
   del done[:]
-  digest = study.code_digest
-  monkeypatch.setattr(study, 'code_digest', lambda m: digest(m) + ('edited' if m.name == 'concat+dropout' else ''))
-  study.study(config, str(tmp_path))
+  digest = units.code_digest
+  monkeypatch.setattr(units, 'code_digest', lambda m: digest(m) + ('edited' if m.name == 'concat+dropout' else ''))
+  experiment.study(config, str(tmp_path))
   assert done == ['concat+dropout, complete']
 
 
@@ -144,21 +147,21 @@ def test_only_what_a_change_touches_is_made_again(data, done, tmp_path, monkeypa
 def test_a_killed_study_goes_on_after_the_last_finished_run(data, done, tmp_path, monkeypatch):
   config = _config(study__methods=('concat+dropout', 'majority'), study__valuation=False)
   whole, killed = str(tmp_path / 'whole'), str(tmp_path / 'killed')
-  study.study(config, whole)
-  append, count = study.Ledger.append, []
+  experiment.study(config, whole)
+  write, count = method_files.write_method, []
 
-  def die_before_the_third_line(self, record):
-    count.append(record)
+  def die_before_the_third(*arguments, **rest):
+    count.append(arguments)
     if len(count) == 3:
       raise KeyboardInterrupt
-    append(self, record)
+    write(*arguments, **rest)
 
   with monkeypatch.context() as patch:
-    patch.setattr(study.Ledger, 'append', die_before_the_third_line)
+    patch.setattr(method_files, 'write_method', die_before_the_third)
     with pytest.raises(KeyboardInterrupt):
-      study.study(config, killed)
+      experiment.study(config, killed)
   del done[:]
-  study.study(config, killed)
+  experiment.study(config, killed)
   assert len(done) == 6 - 2
   assert _without_times(_results(killed)) == _without_times(_results(whole))
 
@@ -170,7 +173,7 @@ def test_the_search_trains_all_points_at_once_and_takes_the_best_on_validation(d
     study__methods=(), study__regimes=('complete',), study__search__points=4, study__search__seeds=2,
     study__search__fields=fields, train__epochs=6,
   )  # fmt: skip
-  study.study(config, str(tmp_path))
+  experiment.study(config, str(tmp_path))
   assert done == ['late+dropout, search of settings', 'late+dropout, complete']
   found = _results(tmp_path)['search']['late+dropout']
   assert len(found['points']) == len(found['scores']) == 4
@@ -189,7 +192,7 @@ def test_points_of_a_search_that_diverge_are_not_chosen(data, done, tmp_path):
     study__methods=(), study__regimes=('complete',), study__search__points=3, study__valuation=False,
     study__search__fields=(('optimizer.weight_decay', 'log', 9e3, 1e4),), optimizer__learning_rate=1.0,
   )  # fmt: skip
-  study.study(config, str(tmp_path / 'some'))
+  experiment.study(config, str(tmp_path / 'some'))
   found = _results(tmp_path / 'some')['search']['late+dropout']
   assert found['scores'][0] is not None
   assert found['scores'][1:] == [None, None]
@@ -197,10 +200,10 @@ def test_points_of_a_search_that_diverge_are_not_chosen(data, done, tmp_path):
   del done[:]
   config.optimizer.weight_decay = 1e4
   with pytest.raises(UserError, match=r'late\+dropout: all 3 points of the search diverged'):
-    study.study(config, str(tmp_path / 'all'))
+    experiment.study(config, str(tmp_path / 'all'))
   config.study.search.points = 0
   with pytest.raises(UserError, match=r'late\+dropout diverged .*\(1 now\)'):
-    study.study(config, str(tmp_path / 'none'))
+    experiment.study(config, str(tmp_path / 'none'))
 
 
 @pytest.mark.slow
@@ -208,7 +211,7 @@ def test_without_valuation_and_peeking_there_is_neither(data, tmp_path):
   config = _config(
     study__methods=(), study__regimes=('complete',), study__peek=False, study__valuation=False
   )  # fmt: skip
-  study.study(config, str(tmp_path))
+  experiment.study(config, str(tmp_path))
   entry = _results(tmp_path)['methods']['late+dropout']
   assert entry['valuation'] is None
   assert entry['test_selected'] is None
@@ -219,7 +222,7 @@ def test_peeking_does_not_change_what_validation_selects(data, tmp_path):
   kept = {}
   for peek in (False, True):
     config = _config(study__methods=(), study__regimes=('complete',), study__peek=peek, train__epochs=6)
-    study.study(config, str(tmp_path / str(peek)))
+    experiment.study(config, str(tmp_path / str(peek)))
     entry = _results(tmp_path / str(peek))['methods']['late+dropout']
     kept[peek] = {name: entry[name] for name in ('protocols', 'best_step', 'validation_score')}
   assert kept[False] == kept[True]
@@ -247,65 +250,70 @@ def test_peeking_does_not_change_what_validation_selects(data, tmp_path):
 )
 def test_mistakes_are_told_before_anything_is_trained(data, done, tmp_path, overrides, message):
   with pytest.raises(UserError, match=message):
-    study.study(_config(**overrides), str(tmp_path / 'w'))
+    experiment.study(_config(**overrides), str(tmp_path / 'w'))
   assert not (tmp_path / 'w').exists()
   assert done == []
 
 
 def test_the_workdir_of_another_mode_is_left_alone(data, done, tmp_path):
-  (tmp_path / 'config.json').write_text('{}')
-  with pytest.raises(UserError, match='made by another mode'):
-    study.study(_config(), str(tmp_path))
+  write_config(tmp_path, {}, 'train data hash')
+  before = (tmp_path / 'config.json').read_bytes()
+  with pytest.raises(UserError, match='holds a train; go on with --mode=train'):
+    experiment.study(_config(), str(tmp_path))
   assert done == []
-  assert (tmp_path / 'config.json').read_text() == '{}'
+  assert (tmp_path / 'config.json').read_bytes() == before
 
 
 def test_a_method_with_settings_of_its_own_leaves_folders_that_can_be_read(data, done, tmp_path):
   own = 'late+dropout[optimizer.learning_rate=0.01]'
   config = _config(study__methods=(own,), study__regimes=('complete',), study__valuation=False, study__peek=False)
-  study.study(config, str(tmp_path))
+  experiment.study(config, str(tmp_path))
   assert set(_results(tmp_path)['methods']) == {'late+dropout', own}
   assert not [path for path in tmp_path.rglob('*') if '[' in path.name]
   assert len(list(tmp_path.glob('runs/late+dropout(*)@*/checkpoints/*/best'))) == 1
   assert not list(tmp_path.glob('runs/*/checkpoints/*/state'))
   done.clear()
-  study.study(config, str(tmp_path))
+  experiment.study(config, str(tmp_path))
   assert not done  # Nothing is run twice.
 
 
 def test_a_study_is_not_mixed_with_other_data_or_modes(data, done, tmp_path, monkeypatch):
   config = _config(study__methods=(), study__regimes=('complete',), model__name='majority')
-  study.study(config, str(tmp_path))
+  experiment.study(config, str(tmp_path))
   before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
   with pytest.raises(UserError, match='holds a study; go on with --mode=study'):
-    check_workdir(tmp_path, config)
+    experiment.train(config, str(tmp_path))
   other = small_dataset('multiclass', names=('face', 'pose'), train=20, validation=8, test=12)
-  monkeypatch.setattr(study, 'load_dataset', lambda *_, **__: other)
-  with pytest.raises(UserError, match='holds a study of other data'):
-    study.study(config, str(tmp_path))
+  monkeypatch.setattr(workbench, 'load_dataset', lambda *_, **__: other)
+  with pytest.raises(UserError, match='was made with other data'):
+    experiment.study(config, str(tmp_path))
   assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
   assert len(done) == 1
   # Before its first results a study is not done, and says so.
   (tmp_path / 'results.json').unlink()
-  with pytest.raises(UserError, match='study is not finished'):
+  with pytest.raises(UserError, match='runs are not finished'):
     write_report(str(tmp_path))
 
 
 def test_keys_name_what_matters():
-  unit = study.Unit('dream', 'complete')
+  unit = units.Unit('dream', 'complete')
 
-  def key(unit=unit, missing=None, data='d', chosen=None, **overrides):
+  def key(unit=unit, missing=Missing(), data='d', chosen=None, peek=False, **overrides):
     recipe = recipe_from_config(_config(**overrides))
-    return study.run_key(unit, recipe, missing or study.regime('complete', small_dataset().spec), data, chosen or {})
+    plan = units.Plan('study', ('dream',), {'complete': missing}, peek=peek)
+    return units.run_key(unit, plan, recipe, data, chosen or {})
 
   base = key()
-  same = ({'train__eval_batch_size': 3}, {'mesh__seed': -1}, {'train__data_path': 'host'}, {'controls': ('late',)})
+  same = (
+    {'train__eval_batch_size': 3}, {'mesh__seed': -1}, {'train__data_path': 'host'}, {'controls': ('late',)},
+    {'protocols': ('complete',)}, {'study__valuation': False},
+  )  # fmt: skip
   assert {key(**overrides) for overrides in same} == {base}
   others = [
     {'losses__coalition': 0.7}, {'model__sharpness': 0.2}, {'model__width': 16}, {'num_seeds': 3}, {'seed': 1},
-    {'train__epochs': 3}, {'optimizer__learning_rate': 0.5}, {'inject__rate': 0.1}, {'protocols': ('complete',)},
-    {'study__peek': False}, {'data': 'other'}, {'chosen': {'inject.rate': 0.2}},
-    {'missing': study.regime('modality/0.5', small_dataset().spec)}, {'unit': study.Unit('concat', 'complete')},
+    {'train__epochs': 3}, {'optimizer__learning_rate': 0.5}, {'inject__rate': 0.1}, {'peek': True},
+    {'peek': True, 'protocols': ('complete',)}, {'data': 'other'}, {'chosen': {'inject.rate': 0.2}},
+    {'missing': regime('modality/0.5', small_dataset().spec)}, {'unit': units.Unit('concat', 'complete')},
   ]  # fmt: skip
   keys = [base, *(key(**overrides) for overrides in others)]
   assert len(set(keys)) == len(keys)
@@ -367,6 +375,4 @@ def test_killed_at_random_times_the_results_are_the_same(tmp_path):
   out = last.communicate(timeout=900)[0]
   assert last.returncode == 0, out
   assert _without_times(_results(tmp_path / 'killed')) == _without_times(_results(tmp_path / 'whole'))
-  lines = (tmp_path / 'killed' / 'study.jsonl').read_text().splitlines()
-  keys = [json.loads(line)['key'] for line in lines]
-  assert len(keys) == len(set(keys)) == 8
+  assert len(list(tmp_path.glob('killed/runs/*/methods/*.json'))) == 8

@@ -248,8 +248,8 @@ _RUN = textwrap.dedent("""
   import sys
   sys.path[:0] = [{tests!r}, {root!r}]
   from small_runs import small_config, small_dataset
-  from dream_jax.experiments import experiment
-  experiment.load_dataset = lambda *a, **k: small_dataset('multiclass', ('face', 'pose'))
+  from dream_jax.experiments import experiment, workbench
+  workbench.load_dataset = lambda *a, **k: small_dataset('multiclass', ('face', 'pose'))
   config = small_config(
     controls=('majority',), train__epochs=40, train__num_evals=20, train__checkpoint_seconds=0.0, mesh__seed=2
   )

@@ -8,8 +8,8 @@ from small_runs import optax_promotes, small_prepared, small_recipe  # noqa: F40
 
 from dream_jax.config.recipe import recipe_of
 from dream_jax.errors import UserError
-from dream_jax.experiments.experiment import Workbench
-from dream_jax.experiments.study import Unit, run_key
+from dream_jax.experiments.units import Plan, Unit, run_key
+from dream_jax.experiments.workbench import Workbench
 from dream_jax.missingness.missing import Missing
 from dream_jax.models.registry import build, find_method
 from dream_jax.training.programs import program_key
@@ -71,7 +71,7 @@ def test_a_variant_is_a_run_of_its_own():
   recipe = small_recipe()
 
   def key(name, recipe=recipe):
-    return run_key(Unit(name, 'complete'), recipe, Missing(), 'data', {})
+    return run_key(Unit(name, 'complete'), Plan('study', (name,), {'complete': Missing()}), recipe, 'data', {})
 
   assert key('dream[model.dropout=0.1]') != key('dream[model.dropout=0.3]')
   assert key('dream[model.dropout=0.1]') != key('dream', recipe)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import small_workdirs
+from run_places import run_folder
 from small_workdirs import config, results
 
 from dream_jax.errors import UserError
@@ -22,15 +23,15 @@ def test_another_control_trains_that_one_alone(quick, tmp_path, capsys):
   capsys.readouterr()
   grown = config(controls=('majority', 'late'))
   experiment.train(grown, str(run))
-  told = [line for line in capsys.readouterr().out.splitlines() if ': ' in line]
-  assert 'concat: finished before' in told
-  assert 'majority: finished before' in told
-  assert any(line.startswith('late: compiled in') for line in told)
+  told = capsys.readouterr().out
+  assert '[1/3] concat: finished before\n' in told
+  assert '[2/3] majority: finished before\n' in told
+  assert '[3/3] late: compiled in' in told
   experiment.train(grown, str(whole))
   assert results(run) == results(whole)
   experiment.train(config(), str(run))  # Fewer again: what is not asked for is not shown, and nothing is removed.
   assert set(json.loads((run / 'results.json').read_text())['methods']) == {'concat', 'majority'}
-  assert (run / 'methods' / 'late.json').exists()
+  assert (run_folder(run, 'late') / 'methods' / 'late.json').exists()
 
 
 def test_other_protocols_are_evaluated_and_nothing_is_trained(quick, tmp_path, capsys):

@@ -9,7 +9,7 @@ from tensorboardX.proto import event_pb2
 
 from dream_jax.errors import UserError
 from dream_jax.workdir import metrics_log
-from dream_jax.workdir.config_guard import check_workdir, read_config
+from dream_jax.workdir.config_guard import check_config, read_config, write_config
 
 
 def _lines(workdir):
@@ -130,25 +130,33 @@ def test_rate_leaves_the_first_step_with_its_compilation_out():
 
 def test_workdir_keeps_its_config(tmp_path):
   config = {'seed': 0, 'train': {'epochs': 3, 'sizes': (1, 2)}, 'parallel': {'mesh': 1}, 'dir': None}
-  check_workdir(tmp_path / 'run', config)
+  run = 'train data hash'
+
+  def check(config, *free):
+    check_config(tmp_path / 'run', config, mode='train', free=('other', *free), run=run)
+
+  check(config)
+  assert not (tmp_path / 'run').exists()
+  write_config(tmp_path / 'run', config, run)
   assert read_config(tmp_path / 'run') == {**config, 'train': {'epochs': 3, 'sizes': [1, 2]}}
-  check_workdir(tmp_path / 'run', {**config, 'parallel': {'mesh': 8}}, ignore=('parallel',))
+  check({**config, 'parallel': {'mesh': 8}}, 'parallel')
   with pytest.raises(UserError, match=r'config\.parallel\.mesh is 1 there and 8 now'):
-    check_workdir(tmp_path / 'run', {**config, 'parallel': {'mesh': 8}})
+    check({**config, 'parallel': {'mesh': 8}})
   other = {**config, 'train': {'epochs': 4, 'sizes': (1, 2)}, 'new': 1}
   with pytest.raises(UserError, match=r'epochs is 3 there and 4 now; config\.new is absent there and 1 now; choose'):
-    check_workdir(tmp_path / 'run', other)
+    check(other)
   assert read_config(tmp_path / 'run')['train']['epochs'] == 3
+  check_config(tmp_path / 'run', other, mode='train', free=None, run=run)
+  with pytest.raises(UserError, match='holds a train; go on with --mode=train, or choose another --workdir'):
+    check_config(tmp_path / 'run', config, mode='study', free=None, run='study data hash')
 
 
 def test_workdir_that_is_no_workdir_is_refused(tmp_path):
   (tmp_path / 'file').write_text('x')
   with pytest.raises(UserError, match='is a file'):
-    check_workdir(tmp_path / 'file', {})
+    check_config(tmp_path / 'file', {}, mode='train', free=None)
   with pytest.raises(UserError, match=r'holds no config\.json'):
     read_config(tmp_path)
   (tmp_path / 'config.json').write_text('{"a"')
   with pytest.raises(UserError, match='cannot be read'):
-    check_workdir(tmp_path, {'a': 1})
-  check_workdir(tmp_path / 'second', {'a': 1}, write=False)
-  assert not (tmp_path / 'second').exists()
+    check_config(tmp_path, {'a': 1}, mode='train', free=None)

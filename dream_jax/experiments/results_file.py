@@ -1,22 +1,81 @@
-"""What `results.json` holds, whichever mode writes it: the head, and an entry for every row of the table."""
+"""From finished runs to `results.json`, whichever mode writes it: the head, an entry a row of the table, comparisons.
+
+An entry is keyed by its row, and by ROW@REGIME for every training regime but the first.
+"""
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from dream_jax.config.recipe import Recipe
+from dream_jax.evaluation.comparisons import compare
 from dream_jax.evaluation.evaluate import Row
 from dream_jax.evaluation.metrics import primary_metric
+from dream_jax.experiments.engine import Done
+from dream_jax.experiments.units import Plan
 from dream_jax.missingness.missing import describe
-from dream_jax.models.registry import Method
+from dream_jax.models.registry import Method, find_method
 from dream_jax.spec import DatasetSpec
+from dream_jax.workdir import run_folders
 from dream_jax.workdir.sealed import plain
 
 
-def head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, Any]:
+def assemble(
+  plan: Plan, recipe: Recipe, config: Any, done: Sequence[Done], spec: DatasetSpec, sizes: Mapping[str, int]
+) -> dict[str, Any]:
+  """The content of `results.json`.
+
+  Args:
+    plan: what was made.
+    recipe: how it was trained.
+    config: the ConfigDict it came from, for the record.
+    done: every run of the plan.
+    spec: the data.
+    sizes: samples of each split.
+  """
+  methods: dict[str, Any] = {}
+  rows: dict[str, dict[str, Row]] = {}
+  searches: dict[str, Any] = {}
+  first = next(iter(plan.regimes))
+
+  def key(row: str, regime: str) -> str:
+    return row if regime == first else f'{row}@{regime}'
+
+  for one in done:
+    regime, facts = one.unit.regime, one.finished.facts
+    if one.unit.search:
+      searches[one.unit.method] = facts
+      continue
+    for row in one.finished.rows:
+      rows.setdefault(regime, {})[row.name] = row
+      methods[key(row.name, regime)] = {
+        **_entry(row, facts, find_method(one.unit.method), recipe, spec, regime),
+        'regime': regime,
+        'valuation': row.valuation if plan.valuation else None,
+        'test_selected': row.test_selected,
+      }
+  metric, comparisons = primary_metric(spec)[0], []
+  for regime, found in rows.items():
+    comparisons += compare(plan.methods[0], found, metric, key=lambda name, r=regime: key(name, r), regime=regime)
+  return {
+    **_head(spec, sizes, config),
+    'mode': plan.mode,
+    'regimes': list(plan.regimes),
+    'reference': plan.methods[0],
+    'search': searches or None,
+    'methods': methods,
+    'comparisons': comparisons,
+    'wall_seconds': sum(one.finished.facts['wall_seconds'] for one in done),
+    run_folders.IN_RESULTS: [
+      run_folders.named(one.unit.method, one.unit.regime, one.folder, one.key) for one in done if not one.unit.search
+    ],
+  }
+
+
+def _head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, Any]:
   """What was measured on what, and where.
 
   Args:
@@ -40,7 +99,7 @@ def head(spec: DatasetSpec, sizes: Mapping[str, int], config: Any) -> dict[str, 
   }
 
 
-def entry(
+def _entry(
   row: Row, facts: Mapping[str, Any], method: Method, recipe: Recipe, spec: DatasetSpec, missing: str
 ) -> dict[str, Any]:
   """One row of the table.

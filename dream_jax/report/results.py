@@ -15,6 +15,7 @@ from dream_jax.errors import UserError
 from dream_jax.evaluation import intervals
 from dream_jax.evaluation.metrics import higher_is_better
 from dream_jax.workdir import sealed, storage
+from dream_jax.workdir.config_guard import is_study
 
 SCHEMA_VERSION = 2
 # They predict the same for everybody, far below the others: axes leave them out.
@@ -69,19 +70,21 @@ def read_results(workdir: str | os.PathLike) -> dict:
   folder = storage.place(workdir)
   path, config = folder / 'results.json', folder / 'config.json'
   remedy = 'run the command of this workdir again, or --mode=evaluate, to rewrite it'
-  study = (folder / 'study.jsonl').exists()
+  owner = None
+  if config.exists():
+    owner = sealed.read(config, remedy='bring back a copy of it').run
   try:
     results, run = sealed.read(path, remedy=remedy)
   except FileNotFoundError:
-    if study:
+    if owner is not None:
       raise UserError(
-        f'no results in {os.fspath(workdir)!r} yet: its study is not finished; run its command again to go on'
+        f'no results in {os.fspath(workdir)!r} yet: its runs are not finished; run its command again to go on'
       ) from None
     raise UserError(
       f'no results in {os.fspath(workdir)!r}: {path} is missing; train or study with this workdir first'
     ) from None
-  if config.exists() and sealed.read(config, remedy='bring back a copy of it').run != run:
-    if study:
+  if owner is not None and owner != run:
+    if is_study(owner):
       raise UserError(
         f'{path} has the results of an earlier command: since then a study with another config or other data was begun'
         ' there and is not finished; run its command again to go on'
@@ -252,8 +255,8 @@ def by_modality(record: dict, key: str, num_modalities: int) -> np.ndarray | Non
 
 
 def regimes(results: dict) -> list[str]:
-  """Names of the training regimes of a study, its first one first; empty for the results of a single run."""
-  return list(results.get('regimes') or ())
+  """Names of the training regimes of a study, its first one first; empty for the results of a training."""
+  return list(results.get('regimes') or ()) if results.get('mode') != 'train' else []
 
 
 def of_regime(results: dict, regime: str) -> dict:

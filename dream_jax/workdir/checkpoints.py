@@ -31,8 +31,7 @@ _SEAL = 'sha256.json'
 # What to do about a save that is not as it was made.
 _REMEDIES = {
   _STATE: 'remove that folder to go on from the save before it, or start again in another --workdir',
-  _BEST: 'remove that folder and the file of the method in methods/, and run the command that trained it again: it goes'
-  ' on from the last state',
+  _BEST: 'remove the folder of that run in runs/ and run the command of the workdir again: that run is made again',
 }
 
 
@@ -44,24 +43,6 @@ def checkpoint_folder(workdir: str, method: str) -> str:
 def of_method(run: str | None, method: str) -> str | None:
   """The `run` of `Checkpoints` of a method: two methods of one run may have parameters of equal shapes."""
   return None if run is None else f'{run} {method}'
-
-
-def check_saves_are_of(workdir: str | os.PathLike[str], run: str, *, remedy: str) -> None:
-  """Refuses a workdir with checkpoints of another run than this, of whichever methods.
-
-  Raises:
-    UserError: there are some, or a save has no seal and so no owner.
-  """
-  folder = storage.place(workdir) / 'checkpoints'
-  methods = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-  for kind in (path / kind for path in methods for kind in (_STATE, _BEST) if (path / kind).is_dir()):
-    for save in sorted(path for path in kind.iterdir() if path.name.isdecimal()):
-      try:
-        owner = sealed.read(save / _SEAL, name=f'{kind.name}/{save.name}', remedy=remedy).run
-      except FileNotFoundError:
-        raise UserError(f'checkpoint {save} has no seal that says whose it is; {remedy}') from None
-      if (owner or '').partition(' ')[0] != run:
-        raise UserError(f'checkpoint {save} belongs to another run (another config, seeds or data); {remedy}')
 
 
 class _Manager(ocp.CheckpointManager):
@@ -315,6 +296,25 @@ def _hashes(folder: epath.Path) -> dict[str, str]:
   """Relative path -> SHA-256 of every file below `folder`, but for the seal."""
   files = sorted(path for path in Path(folder).rglob('*') if path.is_file() and path.name != _SEAL)
   return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def selected(folder: str, method: str, key: str, abstract: Any = None) -> Any:
+  """The parameters that validation selected in a run, as arrays of all seeds.
+
+  Args:
+    folder: that of the run.
+    method: what was trained there.
+    key: of the run.
+    abstract: shapes and places that they have to have; None takes those they were saved with.
+
+  Raises:
+    UserError: there are none, or they are damaged or of another run.
+  """
+  with Checkpoints(checkpoint_folder(folder, method), run=of_method(key, method), read_only=True) as checkpoints:
+    found = checkpoints.restore_best(abstract)
+  if found is None:
+    raise UserError(f'{folder} holds no selected parameters of {method}; remove it: its run is made again')
+  return found[1]
 
 
 def _damaged(folder: epath.Path, reason: str, remedy: str) -> UserError:

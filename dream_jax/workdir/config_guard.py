@@ -1,4 +1,4 @@
-"""A workdir belongs to one config: continuing it with another would mix two experiments in one set of results."""
+"""A workdir belongs to one mode and one data set, that of a training to one config too: results speak of one thing."""
 
 import contextlib
 import hashlib
@@ -13,22 +13,29 @@ from etils import epath
 from dream_jax.errors import UserError
 from dream_jax.parallel import hosts
 from dream_jax.workdir import sealed, storage
-from dream_jax.workdir.ledger import LEDGER_FILE
 from dream_jax.workdir.sealed import Sealed, plain
 
 CONFIG_FILE = 'config.json'
+# What workdirs held at their root before every run had a folder of its own.
+_EARLIER = ('study.jsonl', 'spec.json', 'methods', 'checkpoints', 'metrics.jsonl')
 
 
-def run_identity(config: Mapping[str, Any], data: str, *, ignore: Sequence[str]) -> str:
-  """What a run is: a hash of all of the config that decides its results, and of the data.
+def run_identity(mode: str, config: Mapping[str, Any], data: str, *, ignore: Sequence[str]) -> str:
+  """Who owns the files of a workdir: a mode, the data, and a hash of all of the config that decides results.
 
   Args:
+    mode: 'train' or 'study'.
     config: the resolved config, a ConfigDict or nested dict.
     data: fingerprint of the data.
-    ignore: dotted fields that do not matter for results, as `check_workdir` takes them.
+    ignore: dotted fields that do not matter for results, as `check_config` takes them.
   """
   fields = sorted((name, _one_number(value)) for name, value in _leaves(plain(config)) if not _covered(name, ignore))
-  return hashlib.sha256(json.dumps([fields, data]).encode()).hexdigest()
+  return f'{mode} {data} {hashlib.sha256(json.dumps([fields, data]).encode()).hexdigest()}'
+
+
+def is_study(run: str | None) -> bool:
+  """Whether this is the identity of a study."""
+  return (run or '').startswith('study ')
 
 
 @contextlib.contextmanager
@@ -56,42 +63,73 @@ def check_place(workdir: str | os.PathLike[str]) -> epath.Path:
   return folder
 
 
-def check_workdir(
+def claim(
+  workdir: str | os.PathLike[str], config: Mapping[str, Any], *, mode: str, free: Sequence[str] | None, run: str
+) -> None:
+  """Makes a workdir that of a run, or checks that it is and writes down what is asked for now; see `check_config`.
+
+  Raises:
+    UserError: it belongs to something else.
+  """
+  folder = check_place(workdir)
+  check_config(folder, config, mode=mode, free=free, run=run)
+  if not (folder / CONFIG_FILE).exists():
+    # Results whose config is gone still belong to somebody.
+    with contextlib.suppress(FileNotFoundError):
+      sealed.read(folder / 'results.json', run=run, remedy='choose another --workdir')
+  write_config(folder, config, run)
+
+
+def check_config(
   workdir: str | os.PathLike[str],
   config: Mapping[str, Any],
   *,
+  mode: str,
+  free: Sequence[str] | None,
   run: str | None = None,
-  ignore: Sequence[str] = (),
-  write: bool = True,
 ) -> None:
-  """Writes `config.json` into a new workdir; in an old one, refuses another config than the one it was made with.
+  """Refuses a workdir that a command would mix with something else; an empty one is anybody's.
 
   Args:
-    workdir: folder of the run; made if it is not there.
+    workdir: folder of the runs.
     config: the resolved config, a ConfigDict or nested dict.
-    run: what the workdir has to belong to, see `run_identity`.
-    ignore: dotted fields that do not matter for results ('parallel' covers everything below it).
-    write: False only compares: all processes but the first pass it.
+    mode: 'train' or 'study'.
+    free: dotted fields that may differ ('mesh' covers everything below it); None for all.
+    run: see `run_identity`; None before the data are read.
 
   Raises:
-    UserError: the workdir is a file or holds a study, its config.json cannot be read, the configs differ (the fields
-      are named), or the data do.
+    UserError: the workdir is a file, of another mode, of other data, or of an earlier version; its config.json cannot
+      be read; or the configs differ (the fields are named).
   """
   folder = check_place(workdir)
-  if (folder / LEDGER_FILE).exists():
-    raise UserError(f'{folder} holds a study; go on with --mode=study, or choose another --workdir')
+  for name in _EARLIER:
+    if (folder / name).exists():
+      raise UserError(
+        f'{folder} was made by an earlier version, which kept {name} there; choose another --workdir, or go on with'
+        ' that version'
+      )
   if not (folder / CONFIG_FILE).exists():
-    if write:
-      write_config(folder, config, run)
     return
   old = read_sealed(folder)
-  differing = [d for d in _differences(old.content, plain(config)) if not _covered(d[0], ignore)]
+  was, _, rest = (old.run or '').partition(' ')
+  if was != mode:
+    raise UserError(f'{folder} holds a {was or "run"}; go on with --mode={was}, or choose another --workdir')
+  differing = [d for d in _differences(old.content, plain(config)) if not _covered(d[0], free)] if free else []
   if differing:
     shown = '; '.join(f'config.{name} is {_show(a)} there and {_show(b)} now' for name, a, b in differing[:4])
     more = f'; and {len(differing) - 4} more' if len(differing) > 4 else ''
     raise UserError(f'{folder} was made with another config: {shown}{more}; choose another --workdir or the old values')
-  if run is not None and old.run != run:
-    raise UserError(f'{folder} was made with other data; choose another --workdir, or bring the old data back')
+  if run is not None and rest.partition(' ')[0] != run.split(' ')[1]:
+    raise UserError(
+      f'{folder} was made with other data: samples, labels, features or their order have changed since; choose another'
+      ' --workdir, or bring the old data back'
+    )
+
+
+def check_trained(workdir: str | os.PathLike[str]) -> None:
+  """Raises UserError where there is nothing to evaluate."""
+  if not (check_place(workdir) / CONFIG_FILE).exists():
+    raise UserError(f'{workdir} holds no training to evaluate; run --mode=train with this --workdir first')
 
 
 def write_config(workdir: str | os.PathLike[str], config: Mapping[str, Any], run: str | None) -> None:

@@ -1,7 +1,7 @@
-"""Files of a workdir beside checkpoints and logs: what a finished method found, and what a predictor needs."""
+"""Files of a run beside checkpoints and logs: what its finished method found, and what a predictor needs."""
 
-import contextlib
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,9 @@ from dream_jax.evaluation.predict import LabelScale, label_scale
 from dream_jax.settings import from_config
 from dream_jax.spec import DatasetSpec
 from dream_jax.workdir import sealed, storage
-from dream_jax.workdir.checkpoints import check_saves_are_of
-from dream_jax.workdir.metrics_log import read_metrics
 
 SPEC_FILE, RESULTS_FILE = 'spec.json', 'results.json'
-_SPEC_REMEDY = f'remove {SPEC_FILE} of that folder and run --mode=train with its config: it is written again'
+_SPEC_REMEDY = 'remove the folder that it lies in and run the command of the workdir again: that run is made again'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +27,20 @@ class Finished:
   Attributes:
     facts: parameters, seconds and selection, as in `results.json`.
     rows: what it adds to the table.
+    method: its name.
+    regime: name of the training regime.
+    search: whether it is a search of settings, which leaves no parameters.
+    config: what it was made with, as nested dicts.
+    key: of its run, see `units.run_key`; None where it was written for none.
   """
 
   facts: dict[str, Any]
   rows: list[Row]
+  method: str = ''
+  regime: str = ''
+  search: bool = False
+  config: dict[str, Any] = dataclasses.field(default_factory=dict)
+  key: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,99 +52,88 @@ class PredictorParts:
   scale: LabelScale
 
 
-def is_finished(workdir: str, method: str) -> bool:
+def is_finished(folder: str, method: str) -> bool:
   """Whether the results of a method are there; they are written last, so whatever they speak of is there too."""
-  return _method_file(workdir, method).exists()
+  return _method_file(folder, method).exists()
 
 
-def write_method(workdir: str, method: str, facts: dict[str, Any], rows: list[Row], *, run: str | None = None) -> None:
-  """Stores a finished method of a run, with the scores of samples."""
+def write_method(
+  folder: str,
+  method: str,
+  facts: Mapping[str, Any],
+  rows: list[Row],
+  *,
+  regime: str = '',
+  search: bool = False,
+  config: Any = None,
+  run: str | None = None,
+) -> None:
+  """Stores a finished method of a run, with the scores of samples; for the arguments see `Finished`."""
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
   kept = ('name', 'title', 'modality', 'protocols', 'contribution', 'valuation', 'test_selected')
   entries = [
     {**{field: getattr(row, field) for field in kept}, 'calibration': [dataclasses.asdict(c) for c in row.calibration]}
     for row in rows
   ]
-  sealed.write_with_arrays(_method_file(workdir, method), {'facts': facts, 'rows': entries}, arrays, run=run)
+  made = {'method': method, 'regime': regime, 'search': search, 'config': {} if config is None else config}
+  sealed.write_with_arrays(_method_file(folder, method), {'facts': facts, 'rows': entries, **made}, arrays, run=run)
 
 
-def read_method(workdir: str, method: str, *, run: str | None = None) -> Finished:
+def read_method(folder: str, method: str, *, run: str | None = None) -> Finished:
   """What `write_method` stored.
 
   Args:
-    workdir: folder of the run.
-    method: which of its methods.
-    run: what it has to belong to; None takes any.
+    folder: that of the run.
+    method: what was trained there.
+    run: key of the run; None takes any.
 
   Raises:
     UserError: the method is not finished, or its files are damaged or of another run.
   """
-  path = _method_file(workdir, method)
-  remedy = f'remove {path} and run the command of this workdir again: training continues from its checkpoint'
+  path = _method_file(folder, method)
+  remedy = f'remove {folder} and run the command of its workdir again: that run is made again'
   try:
-    content, arrays = sealed.read_with_arrays(path, run=run, remedy=remedy)
+    content, arrays, key = sealed.read_with_arrays(path, run=run, remedy=remedy)
   except FileNotFoundError:
-    raise UserError(f'{workdir} has no finished {method}; run --mode=train with this --workdir to finish it') from None
+    raise UserError(f'{folder} has no finished {method}; run the command of its workdir again to finish it') from None
   rows = []
   for entry in content['rows']:
     scores = {p: arrays[f'{entry["name"]}:{p}'] for p in entry['protocols']}
     fitted = tuple(Calibration(**c) for c in entry.pop('calibration'))
     rows.append(Row(sample_scores=scores, calibration=fitted, **entry))
-  return Finished(content['facts'], rows)
+  made = {field: content[field] for field in ('method', 'regime', 'search', 'config')}
+  return Finished(content['facts'], rows, key=key, **made)
 
 
-def write_predictor_parts(workdir: str, prepared: Prepared, *, run: str | None = None) -> None:
+def write_predictor_parts(folder: str, prepared: Prepared, *, run: str | None = None) -> None:
   """Stores the spec, the statistics and the scale of labels; what is there already stays.
 
   Raises:
-    UserError: the workdir belongs to other data, or what is there is damaged or of another run.
+    UserError: what is there is damaged or of another run.
   """
-  check_data(workdir, prepared, run=run)
-  path = storage.place(workdir) / SPEC_FILE
+  path = storage.place(folder) / SPEC_FILE
   if path.exists():
-    read_predictor_parts(workdir, run=run)
+    read_predictor_parts(folder, run=run)
     return
   statistics = prepared.statistics
   arrays = {f'mean:{name}': value for name, value in statistics.mean.items()}
   arrays |= {f'std:{name}': value for name, value in statistics.std.items()}
   scale = dataclasses.asdict(label_scale(prepared))
-  content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale, 'data': prepared.data}
+  content = {'spec': dataclasses.asdict(prepared.spec), 'label_scale': scale}
   sealed.write_with_arrays(path, content, arrays, run=run)
 
 
-def check_data(workdir: str, prepared: Prepared, *, run: str | None = None) -> None:
-  """Refuses data that changed since the workdir was made: results of both would stand in one table.
-
-  Raises:
-    UserError: they did, or the file that says so is damaged or of another run.
-  """
-  path = storage.place(workdir) / SPEC_FILE
-  try:
-    made_with = sealed.read(path, remedy=_SPEC_REMEDY).content['data']
-  except FileNotFoundError:
-    return  # Nothing to compare with.
-  if made_with == prepared.data:
-    sealed.read(path, run=run, remedy=_SPEC_REMEDY)
-  else:
-    raise UserError(
-      f'{workdir} was made with other data: samples, labels, features or the order of {prepared.spec.name} have changed'
-      ' since; choose another --workdir, or bring the old data back'
-    )
-
-
-def read_predictor_parts(workdir: str, *, run: str | None = None) -> PredictorParts:
+def read_predictor_parts(folder: str, *, run: str | None = None) -> PredictorParts:
   """What `write_predictor_parts` stored; of any run unless one is given.
 
   Raises:
     UserError: the files are missing, damaged or of another run.
   """
-  path = storage.place(workdir) / SPEC_FILE
+  path = storage.place(folder) / SPEC_FILE
   try:
-    content, arrays = sealed.read_with_arrays(path, run=run, remedy=_SPEC_REMEDY)
+    content, arrays, _ = sealed.read_with_arrays(path, run=run, remedy=_SPEC_REMEDY)
   except FileNotFoundError:
-    raise UserError(
-      f'{workdir} holds no trained model ({path} is missing); expected a workdir of --mode=train, which writes it'
-    ) from None
+    raise UserError(f'{folder} holds no trained model: {path} is missing; {_SPEC_REMEDY}') from None
   parts: dict[str, dict[str, np.ndarray]] = {'mean': {}, 'std': {}}
   for key, values in arrays.items():
     part, _, name = key.partition(':')
@@ -145,22 +142,5 @@ def read_predictor_parts(workdir: str, *, run: str | None = None) -> PredictorPa
   return PredictorParts(spec, Statistics(**parts), from_config(LabelScale, content['label_scale'], 'label_scale'))
 
 
-def check_nothing_of_another(workdir: str, run: str) -> None:
-  """Refuses a workdir without a config that holds files of another run: they would be taken for ours or overwritten.
-
-  Raises:
-    UserError: it does, or a file is damaged.
-  """
-  folder, remedy = storage.place(workdir), 'choose another --workdir'
-  methods = folder / 'methods'
-  files = [folder / SPEC_FILE, folder / RESULTS_FILE]
-  files += [path for path in methods.iterdir() if path.suffix == '.json'] if methods.exists() else []
-  for path in files:
-    with contextlib.suppress(FileNotFoundError):
-      sealed.read(path, run=run, remedy=remedy)
-  read_metrics(workdir, run=run)
-  check_saves_are_of(workdir, run, remedy=remedy)
-
-
-def _method_file(workdir: str, method: str) -> epath.Path:
-  return storage.place(workdir) / 'methods' / f'{storage.without_wildcards(method)}.json'
+def _method_file(folder: str, method: str) -> epath.Path:
+  return storage.place(folder) / 'methods' / f'{storage.without_wildcards(method)}.json'

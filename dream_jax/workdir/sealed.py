@@ -116,10 +116,10 @@ def write_with_arrays(
 
 def read_with_arrays(
   path: str | os.PathLike[str], *, remedy: str, run: str | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """(content, arrays) as `write_with_arrays` stored them; raises as `read` does."""
+) -> tuple[dict[str, Any], dict[str, np.ndarray], str | None]:
+  """(content, arrays, run) as `write_with_arrays` stored them; raises as `read` does."""
   path = storage.place(path)
-  content = read(path, remedy=remedy, run=run).content
+  content, owner = read(path, remedy=remedy, run=run)
   named = content.pop(_ARRAYS, None)
   if named is None:
     raise UserError(f'{path} names no arrays: {_EARLIER}; {remedy}')
@@ -136,7 +136,7 @@ def read_with_arrays(
   if hashlib.sha256(data).hexdigest() != named['sha256']:
     raise UserError(f'{file} is damaged: its content is not what was written; {remedy}')
   with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-    return content, {name: arrays[name] for name in arrays.files}
+    return content, {name: arrays[name] for name in arrays.files}, owner
 
 
 def line(record: Mapping[str, Any], *, run: str | None = None) -> bytes:

@@ -23,7 +23,7 @@ _MODULES = (
   'dream_jax.api',
   'dream_jax.main',
   'dream_jax.scaling.plan',
-  'dream_jax.experiments.study',
+  'dream_jax.experiments.experiment',
 )
 
 # TensorFlow greets whoever imports it, whatever the level.
