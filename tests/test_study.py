@@ -258,7 +258,7 @@ def test_mistakes_are_told_before_anything_is_trained(data, done, tmp_path, over
 def test_the_workdir_of_another_mode_is_left_alone(data, done, tmp_path):
   write_config(tmp_path, {}, 'train data hash')
   before = (tmp_path / 'config.json').read_bytes()
-  with pytest.raises(UserError, match='holds a train; go on with --mode=train'):
+  with pytest.raises(UserError, match='holds a training; go on with --mode=train'):
     experiment.study(_config(), str(tmp_path))
   assert done == []
   assert (tmp_path / 'config.json').read_bytes() == before

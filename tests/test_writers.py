@@ -147,7 +147,7 @@ def test_workdir_keeps_its_config(tmp_path):
     check(other)
   assert read_config(tmp_path / 'run')['train']['epochs'] == 3
   check_config(tmp_path / 'run', other, mode='train', free=None, run=run)
-  with pytest.raises(UserError, match='holds a train; go on with --mode=train, or choose another --workdir'):
+  with pytest.raises(UserError, match='holds a training; go on with --mode=train, or choose another --workdir'):
     check_config(tmp_path / 'run', config, mode='study', free=None, run='study data hash')
 
 

@@ -113,7 +113,10 @@ def check_config(
   old = read_sealed(folder)
   was, _, rest = (old.run or '').partition(' ')
   if was != mode:
-    raise UserError(f'{folder} holds a {was or "run"}; go on with --mode={was}, or choose another --workdir')
+    what = {'train': 'a training', 'study': 'a study'}.get(was)
+    if what is None:
+      raise UserError(f'{folder} was made by an earlier version; choose another --workdir, or go on with that version')
+    raise UserError(f'{folder} holds {what}; go on with --mode={was}, or choose another --workdir')
   differing = [d for d in _differences(old.content, plain(config)) if not _covered(d[0], free)] if free else []
   if differing:
     shown = '; '.join(f'config.{name} is {_show(a)} there and {_show(b)} now' for name, a, b in differing[:4])
