@@ -5,7 +5,6 @@ Dimension letters used throughout the package: B batch, M modalities, T time, D 
 
 import dataclasses
 import re
-from collections.abc import Sequence
 
 from dream_jax.errors import UserError
 
@@ -142,8 +141,3 @@ class DatasetSpec:
     if name not in self.names:
       raise UserError(f'unknown modality {name!r}; {self.name} has {", ".join(self.names)}')
     return self.names.index(name)
-
-  def select(self, names: Sequence[str]) -> tuple[ModalitySpec, ...]:
-    """The modalities of these names, in the order of the data set."""
-    wanted = {self.index(n) for n in names}
-    return tuple(m for i, m in enumerate(self.modalities) if i in wanted)

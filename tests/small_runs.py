@@ -27,9 +27,8 @@ def jit(function, **options):
 
 def small_spec(task: str = 'multiclass', names: tuple[str, ...] = small_data.SPEC.names) -> DatasetSpec:
   """The spec of `small_data` with another target and, if wanted, fewer modalities."""
-  return dataclasses.replace(
-    small_data.SPEC, task=task, num_outputs=NUM_OUTPUTS[task], modalities=small_data.SPEC.select(names)
-  )
+  modalities = tuple(m for m in small_data.SPEC.modalities if m.name in names)
+  return dataclasses.replace(small_data.SPEC, task=task, num_outputs=NUM_OUTPUTS[task], modalities=modalities)
 
 
 def small_dataset(task: str = 'multiclass', names: tuple[str, ...] = small_data.SPEC.names, **sizes: int) -> Dataset:

@@ -31,21 +31,6 @@ def test_summary_without_spread_or_with_divergence_claims_nothing():
     intervals.summarise([])
 
 
-def test_paired_t_equals_scipy():
-  rng = np.random.default_rng(0)
-  a, b = rng.normal(size=8), rng.normal(size=8)
-  found, expected = intervals.paired_t(a, b), stats.ttest_rel(a, b)
-  assert found.p == pytest.approx(expected.pvalue)
-  assert found.ci95 == pytest.approx(tuple(expected.confidence_interval(0.95)))
-  assert found.difference == pytest.approx((a - b).mean())
-
-
-def test_paired_t_of_constant_gaps():
-  assert intervals.paired_t([1.0, 2.0], [1.0, 2.0]) == (0.0, (0.0, 0.0), 1.0)
-  assert intervals.paired_t([2.0, 3.0], [1.0, 2.0]).p == 0.0
-  assert intervals.paired_t([2.0], [1.0]) == (1.0, None, None)
-
-
 @pytest.mark.parametrize(
   ('seeds', 'seed_std', 'sample_std', 'noise_std'),
   [(5, 1.0, 0.0, 0.1), (5, 0.3, 2.0, 0.5), (3, 0.5, 1.0, 1.0), (10, 0.0, 1.0, 0.1)],

@@ -58,20 +58,20 @@ def test_the_later_of_two_writers_in_a_bucket_is_told_and_writes_nothing(bucket,
   """A folder is locked before anything is opened, see `test_lock`."""
   workdir = f'{bucket.url}/{tmp_path.name}'
 
-  def opened(method):
-    return MetricsWriter(workdir, method, resume_step=9, tensorboard=False)
+  def opened(method, after):
+    return MetricsWriter(workdir, method, resume_step=after, tensorboard=False)
 
   def write(writer, step):
     writer.write(step, {})
     writer.flush()
 
   def beside(writer, step):
-    with opened('other') as other:
+    with opened('other', -1) as other:
       write(writer, step)
       write(other, step)
 
   for step in (1, 3):
-    with opened('mine') as writer:
+    with opened('mine', step - 1 or -1) as writer:
       write(writer, step)
       with pytest.raises(UserError, match=r'another process is at work in gs://'):
         beside(writer, step + 1)

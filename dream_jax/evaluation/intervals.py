@@ -1,12 +1,11 @@
 """How sure we are: intervals over seeds and over test samples, paired comparisons, and the correction for many of them.
 
-Four intervals, and what each covers:
+Three intervals, and what each covers:
   `summarise`          a method's mean over seeds: another training run on the same data. The test set is fixed.
-  `paired_t`           a difference of two methods over seeds: the same, seed by seed. The test set is fixed.
   `paired_comparison`  a difference of two methods over seeds and test samples: another training run judged on another
                        test set of the same size and kind.
   `two_way_interval`   a method's mean over seeds and test samples: likewise.
-The training set is fixed in all four.
+The training set is fixed in all three.
 """
 
 import functools
@@ -50,31 +49,6 @@ def summarise(values) -> dict:
   std = float(values.std(ddof=1))
   half = _t_quantile(len(values)) * std / np.sqrt(len(values))
   return {'mean': mean, 'std': std, 'ci95': [float(mean - half), float(mean + half)]}
-
-
-def paired_t(values_a, values_b) -> Comparison:
-  """A minus B with a paired Student t interval and p value over seeds; the test set is taken as fixed.
-
-  Args:
-    values_a: [seeds], one metric value per seed of method A.
-    values_b: [seeds], the same seeds of method B.
-
-  Raises:
-    ValueError: shapes differ or are not [seeds].
-  """
-  a, b = np.asarray(values_a, np.float64), np.asarray(values_b, np.float64)
-  if a.shape != b.shape or a.ndim != 1 or not len(a):
-    raise ValueError(f'expected one value per seed of both, [seeds]; got {a.shape} and {b.shape}')
-  gap = a - b
-  summary = summarise(gap)
-  difference = float(gap.mean())
-  if summary['ci95'] is None:
-    return Comparison(difference, None, None)
-  error = summary['std'] / np.sqrt(len(gap))
-  if error == 0:
-    return Comparison(difference, tuple(summary['ci95']), 1.0 if difference == 0 else 0.0)
-  p = 2 * special.stdtr(len(gap) - 1, -abs(difference) / error)
-  return Comparison(difference, tuple(summary['ci95']), float(p))
 
 
 def paired_comparison(scores_a, scores_b, *, num_resamples: int = 4000, seed: int = 0) -> Comparison:

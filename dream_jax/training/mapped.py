@@ -7,6 +7,7 @@ over devices, and parameters stay equal everywhere because every device takes th
 Dimension letters: K steps a call, S seeds, B batch.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,9 @@ from dream_jax.parallel import rows
 from dream_jax.parallel.mesh import sharding
 from dream_jax.training.step import TrainState
 
-# Where a state without selections, a superbatch, seeds and settings lie.
-_STATE = TrainState(step=P(), params=P('seed'), average=P('seed'), opt_state=P('seed'))  # pyright: ignore[reportArgumentType]
+# Where a state, a superbatch, seeds and settings lie.
+STATE = TrainState(P(), *[P('seed')] * 5)  # pyright: ignore[reportArgumentType]
+_MOVING = dataclasses.replace(STATE, best=None, peeked=None)
 _BATCH, _SEEDS = P(None, 'seed', 'data'), P('seed')
 
 
@@ -80,7 +82,7 @@ class MappedSteps:
     else:
       step = jax.jit(
         jax.shard_map(
-          steps, mesh=mesh, in_specs=(_STATE, _BATCH, _SEEDS, _SEEDS), out_specs=(_STATE, _SEEDS), check_vma=False
+          steps, mesh=mesh, in_specs=(_MOVING, _BATCH, _SEEDS, _SEEDS), out_specs=(_MOVING, _SEEDS), check_vma=False
         ),
         donate_argnums=0,
         out_shardings=(self._shardings, sharding(mesh, 'seed')),

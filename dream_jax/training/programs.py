@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from dream_jax.config.recipe import Recipe
 from dream_jax.data.prepare import Prepared
@@ -22,7 +22,7 @@ from dream_jax.models.model import ORACLE_MASK, Model
 from dream_jax.models.registry import Method, build
 from dream_jax.parallel.mesh import check_divides, make_mesh, put, sharding
 from dream_jax.spec import DatasetSpec
-from dream_jax.training.mapped import MappedSteps
+from dream_jax.training.mapped import STATE, MappedSteps
 from dream_jax.training.runs import Runs, with_values
 from dream_jax.training.step import (
   Selection,
@@ -176,9 +176,8 @@ def lower(
     return train_call(make_run, recipe.optimizer.average_decay, state, batches, seeds, values, names)
 
   names = {m.inside: m.name for m in spec.modalities}
-  by_seed, alone = sharding(mesh, 'seed'), sharding(mesh)
-  # Shardings where a state has arrays.
-  where = TrainState(alone, by_seed, by_seed, by_seed, by_seed, by_seed)  # pyright: ignore[reportArgumentType]
+  by_seed = sharding(mesh, 'seed')
+  where = jax.tree.map(lambda axes: sharding(mesh, *axes), STATE, is_leaf=lambda x: isinstance(x, PartitionSpec))
   seeds = jax.ShapeDtypeStruct((len(runs),), jnp.uint32, sharding=by_seed)
   sample = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in _inputs(spec, oracle).items()}
   score_shape = (spec.num_modalities,) if method.separate else ()
@@ -186,7 +185,7 @@ def lower(
   create = jax.jit(
     lambda s: create_state(model, optimizer, sample, s, score_shape=score_shape), out_shardings=where
   ).lower(seeds)
-  spread = jax.tree.map(lambda _: by_seed, create.out_info).replace(step=alone)
+  spread = jax.tree.map(lambda _: by_seed, create.out_info).replace(step=where.step)
   state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), create.out_info, spread)
   moving = dataclasses.replace(state, best=None)
   batch = _abstract_batch(spec, recipe, mesh, per_call, len(runs), with_clean=model.reads_clean, oracle=oracle)

@@ -81,8 +81,9 @@ def find(workdir: str | os.PathLike[str], method: str, regime: str | None = None
     )
   under = f' under {regime}' if regime else ''
   have = sorted({f'{run["method"]} under {run["regime"]}' if regime else run['method'] for run in said})
-  hint = f'; {did_you_mean(f"{method}{under}", have)}' if have else ''
-  raise UserError(f'{workdir} has no finished {method}{under}; run the command of this workdir to finish it{hint}')
+  if have:
+    raise UserError(f'{workdir} holds no finished {method!r}{under}; {did_you_mean(f"{method}{under}", have)}')
+  raise UserError(f'{workdir} holds no finished {method!r}{under}; run its command again to finish it')
 
 
 def _folders(workdir: str | os.PathLike[str]) -> list[epath.Path]:
