@@ -42,10 +42,10 @@ def run(argv: Sequence[str]) -> None:
     environment.check_xla_flags()
     if arguments.mode != 'plan':  # Which runs nothing.
       _start(arguments)
-    from dream_jax.experiments import experiment
+    from dream_jax.experiments import experiment, suite
     from dream_jax.scaling import plan
 
-    actions = {'train': experiment.train, 'evaluate': experiment.evaluate, 'study': experiment.study, 'plan': plan.plan}
+    actions = {'train': experiment.train, 'evaluate': experiment.evaluate, 'study': suite.study, 'plan': plan.plan}
     actions[arguments.mode](arguments.config, arguments.workdir)
 
 

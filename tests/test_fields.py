@@ -39,6 +39,9 @@ _ZERO_IS_MEANT = {
   'config.train.eval_batch_size',
   'config.train.checkpoint_seconds',
   'config.study.search.points',
+  'config.suite.divided_below',
+  'config.suite.margin',
+  'config.data.division',
   'config.mesh.seed',
 }
 _MINUS_ONE_IS_MEANT = {'config.mesh.seed', 'config.mesh.data'}
@@ -49,9 +52,18 @@ _EMPTY_IS_MEANT = {
   'config.study.search.fields',
   'config.train_missing.rates',
   'config.train_missing.kept',
+  'config.suite.data',
+  'config.suite.folders',
 }
 # Of these only the data set knows the names.
-_NAMES_OF_THE_DATA = {'config.train_missing.kept', 'config.data.name', 'config.name', 'config.compile_cache'}
+_NAMES_OF_THE_DATA = {
+  'config.train_missing.kept',
+  'config.data.name',
+  'config.name',
+  'config.compile_cache',
+  'config.suite.data',
+  'config.suite.folders',
+}
 
 
 def _recipe(path, value):
@@ -79,7 +91,7 @@ def test_fields_are_found():
   assert len(_FIELDS) > 60
   assert {'config.seed', 'config.model.width', 'config.study.search.points', 'config.mesh.data'} <= set(_NUMBERS)
   every = {*_NUMBERS, *_TUPLES, *_BOOLS, *_WORDS, *_PLACES}
-  assert set(_FIELDS) - every == {'config.data.options'}
+  assert set(_FIELDS) - every == {'config.data.options', 'config.suite.options'}
 
 
 @pytest.mark.parametrize('path', _FIELDS)

@@ -26,6 +26,7 @@ EXECUTION_FIELDS = (
   'train.eval_batch_size',
   'train.data_path',
   'study',
+  'suite',
   'plan',
 )
 
@@ -49,6 +50,12 @@ class DataSettings:
   manual_dir: str | None = setting(None, 'folder with the files that you downloaded', filled=True, is_path=True)
   dir: str | None = setting(None, "folder of your own data, for data.name = 'folder'", filled=True, is_path=True)
   options: dict[str, Any] = setting({}, 'options of the data set', hashed=False)
+  division: int = setting(
+    0,
+    'which random division of all samples into splits of these sizes; 0 for the one that the data have',
+    least=0,
+    most=_MOST_SEED,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +197,28 @@ class StudySettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SuiteSettings:
+  """Several data sets in one study, whose results are put together; --mode=study makes it where any is named."""
+
+  data: tuple[str, ...] = setting((), 'data sets, as data.name takes them', unique=True)
+  folders: tuple[str, ...] = setting((), 'folders of your own data', unique=True)
+  options: dict[str, Any] = setting({}, 'options of a data set, by its name', hashed=False)
+  divisions: int = setting(
+    5, 'random divisions of every small data set; num_seeds are shared among them', least=1, most=100
+  )
+  divided_below: int = setting(
+    3000, 'samples below which a data set is small; a larger one keeps its own division', least=0, most=10**9
+  )
+  margin: float = setting(0.005, 'differences of the metric as small as this do not matter', least=0, most=1e6)
+
+  def contradictions(self) -> Iterator[str]:
+    """Options of what is not there, as messages that begin with a field."""
+    for name in self.options:
+      if name not in self.data:
+        yield f'options: {name!r} is none of suite.data; {did_you_mean(name, self.data or ("none",))}'
+
+
+@dataclasses.dataclass(frozen=True)
 class PlanSettings:
   """What --mode=plan predicts."""
 
@@ -224,6 +253,7 @@ class Recipe:
   optimizer: OptimizerSettings = OptimizerSettings()
   train: TrainSettings = TrainSettings()
   study: StudySettings = StudySettings()
+  suite: SuiteSettings = SuiteSettings()
   plan: PlanSettings = PlanSettings()
   compile_cache: str = setting(
     '', "folder of compiled programs: '' for WORKDIR/xla_cache, 'off' for none", is_path=True

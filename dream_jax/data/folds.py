@@ -1,4 +1,4 @@
-"""A data set divided anew without its test split, to compare variants where the validation split is small."""
+"""A data set divided anew: into folds without its test split, to compare variants, or whole, to repeat a study."""
 
 import dataclasses
 
@@ -9,6 +9,55 @@ from dream_jax.data.datasets import Dataset, Split
 from dream_jax.errors import UserError
 
 FOLDS = 5
+# What data sets call whatever must not be in two splits.
+_GROUPS = ('group', 'video', 'dialogue')
+
+
+def divided(dataset: Dataset, number: int) -> Dataset:
+  """All samples in training, validation and test splits of about the sizes they have now.
+
+  Samples of one group (the extra `group`, `video` or `dialogue`, where there is one) stay together; else classes keep
+  their shares, and every division has splits of the same sizes.
+
+  Args:
+    dataset: its own division is undone.
+    number: which division; the same every time.
+
+  Raises:
+    UserError: fewer groups than splits.
+  """
+  names = tuple(dataset.splits)
+  pool = jax.tree.map(lambda *values: np.concatenate(values), *(vars(dataset.splits[name]) for name in names))
+  sizes = np.array([len(dataset.splits[name]) for name in names])
+  rng, shares = np.random.default_rng(number), np.cumsum(sizes) / sizes.sum()
+  key = next((name for name in _GROUPS if name in pool['extras']), None)
+  home = np.zeros(len(pool['ids']), int)  # Place in `names`.
+  if key is not None:
+    groups, group, counts = np.unique(pool['extras'][key], return_inverse=True, return_counts=True)
+    if len(groups) < len(names):
+      raise UserError(f'{dataset.spec.name} has {len(groups)} groups ({key}); expected at least {len(names)} to divide')
+    order = rng.permutation(len(groups))
+    middle = (np.cumsum(counts[order]) - counts[order] / 2) / counts.sum()
+    of_group = np.empty(len(groups), int)
+    of_group[order] = np.searchsorted(shares[:-1], middle)
+    for place in range(len(names)):  # A group each, whatever their sizes.
+      if place not in of_group:
+        of_group[order[place]] = place
+    home = of_group[group]
+  else:
+    label = pool['label']
+    classes = label if dataset.spec.task in ('binary', 'multiclass') else np.zeros(len(label))
+    for value in np.unique(classes):
+      rows = rng.permutation(np.flatnonzero(classes == value))
+      for place, part in enumerate(np.split(rows, np.round(shares[:-1] * len(rows)).astype(int))):
+        home[part] = place
+
+  def taken(place: int) -> Split:
+    rows = np.flatnonzero(home == place)
+    rows = rows[np.argsort(pool['ids'][rows])]
+    return Split(**jax.tree.map(lambda values: values[rows], pool))
+
+  return dataclasses.replace(dataset, splits={name: taken(place) for place, name in enumerate(names)})
 
 
 def refolded(dataset: Dataset, fold: int) -> Dataset:

@@ -42,11 +42,28 @@ class Done:
 class Engine:
   """Makes what a workdir lacks of a plan."""
 
-  def __init__(self, plan: Plan, recipe: Recipe, dataset: Dataset, config: Any, workdir: str):
-    """`config` is the ConfigDict that the recipe came from: every run keeps it."""
+  def __init__(
+    self,
+    plan: Plan,
+    recipe: Recipe,
+    dataset: Dataset,
+    config: Any,
+    workdir: str,
+    compiled: dict[Any, Programs] | None = None,
+  ):
+    """Nothing is made yet.
+
+    Args:
+      plan: what to make.
+      recipe: how.
+      dataset: on what.
+      config: the ConfigDict that the recipe came from: every run keeps it.
+      workdir: where.
+      compiled: programs for data of an equal spec; what is compiled here is added.
+    """
     self._plan, self._recipe, self._dataset = plan, recipe, dataset
     self._config, self._workdir = config, workdir
-    self._compiled: dict[Any, Programs] = {}
+    self._compiled: dict[Any, Programs] = {} if compiled is None else compiled
     self._bench: tuple[str, Workbench] | None = None
     self._chosen: dict[str, dict[str, float]] = {}
 

@@ -36,12 +36,18 @@ def train(config: Any, workdir: str) -> None:
   _make(config, workdir, train_plan, free=_FREE_FIELDS)
 
 
-def study(config: Any, workdir: str) -> None:
+def study(config: Any, workdir: str, *, quiet: bool = False, compiled: dict[Any, Any] | None = None) -> None:
   """As `train`, of every method under every training regime of `config.study`.
 
   Another study may follow in the workdir: what it shares with the ones before is not made again.
+
+  Args:
+    config: a ConfigDict.
+    workdir: folder of the study.
+    quiet: print how far it is and no tables.
+    compiled: programs of an earlier study of data of an equal spec; those of this one are added.
   """
-  _make(config, workdir, study_plan, free=None)
+  _make(config, workdir, study_plan, free=None, quiet=quiet, compiled=compiled)
 
 
 def evaluate(config: Any, workdir: str) -> None:
@@ -71,7 +77,13 @@ def evaluate(config: Any, workdir: str) -> None:
 
 
 def _make(
-  config: Any, workdir: str, plan_of: Callable[[Recipe, DatasetSpec], Plan], *, free: Sequence[str] | None
+  config: Any,
+  workdir: str,
+  plan_of: Callable[[Recipe, DatasetSpec], Plan],
+  *,
+  free: Sequence[str] | None,
+  quiet: bool = False,
+  compiled: dict[Any, Any] | None = None,
 ) -> None:
   """Makes a plan; `free` are the fields that may differ from those of the workdir, None for all that keys hold."""
   recipe = recipe_from_config(config)
@@ -86,20 +98,30 @@ def _make(
     check_shared(workdir)
     # Each process has a command line and data of its own.
     check_config(workdir, config, mode=plan.mode, free=fixed, run=run)
-    engine = Engine(plan, recipe, dataset, config, workdir)
+    engine = Engine(plan, recipe, dataset, config, workdir, compiled)
     engine.make()
     if hosts.is_main():
-      _finish(plan, recipe, dataset, config, workdir, run, engine.done())
+      _finish(plan, recipe, dataset, config, workdir, run, engine.done(), quiet=quiet)
 
 
 def _finish(
-  plan: Plan, recipe: Recipe, dataset: Dataset, config: Any, workdir: str, run: str, done: list[Done]
+  plan: Plan,
+  recipe: Recipe,
+  dataset: Dataset,
+  config: Any,
+  workdir: str,
+  run: str,
+  done: list[Done],
+  *,
+  quiet: bool = False,
 ) -> None:
   """Assembles `results.json`, writes the report and prints the tables."""
   sizes = {name: len(split) for name, split in dataset.splits.items()}
   results = assemble(plan, recipe, config, done, dataset.spec, sizes)
   sealed.write(f'{workdir}/{method_files.RESULTS_FILE}', results, run=run)
   report = write_report(workdir)
+  if quiet:
+    return
   print(as_text(results))
   spent = {part: sum(one.finished.facts[f'{part}_seconds'] for one in done) for part in ('compile', 'train')}
   print(f'compile time {spent["compile"]:.1f} s in all, training {spent["train"]:.1f} s')

@@ -4,6 +4,7 @@ from typing import Any
 
 from dream_jax.config.recipe import Recipe, recipe_of
 from dream_jax.data.datasets import Dataset, load_dataset
+from dream_jax.data.folds import divided
 from dream_jax.data.prepare import Prepared, prepare
 from dream_jax.missingness.protocols import conditions
 from dream_jax.models.registry import Method
@@ -21,7 +22,7 @@ def load_raw(recipe: Recipe) -> Dataset:
   )
   for protocol in recipe.protocols:
     conditions(protocol, dataset.spec)
-  return dataset
+  return divided(dataset, data.division) if data.division else dataset
 
 
 def load_prepared(recipe: Recipe) -> Prepared:
@@ -33,7 +34,7 @@ class Workbench:
   """One data set and one recipe, with whatever was compiled for them: no method compiles what another one did."""
 
   def __init__(self, recipe: Recipe, prepared: Prepared, compiled: dict[Any, Programs] | None = None):
-    """`compiled` may come from a workbench of another data set with the same sizes."""
+    """`compiled` may come from a workbench of another data set with an equal spec."""
     self.recipe, self.prepared = recipe, prepared
     self.feed = Feed(recipe, prepared)
     self.compiled = {} if compiled is None else compiled
@@ -41,7 +42,8 @@ class Workbench:
   def trainer(self, method: Method, runs: Runs | None = None, *, peek: bool = False) -> Trainer:
     """A trainer of the method."""
     recipe = recipe_of(method, self.recipe)
-    key = program_key(method, recipe, self.prepared.spec, runs)
+    sizes = tuple(len(split) for split in self.prepared.splits.values())
+    key = (program_key(method, recipe, self.prepared.spec, runs), sizes)
     trainer = Trainer(method, recipe, self.feed, runs=runs, programs=self.compiled.get(key), peek=peek)
     self.compiled[key] = trainer.programs
     return trainer

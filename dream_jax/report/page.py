@@ -2,6 +2,7 @@
 
 import html
 import os
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -73,8 +74,19 @@ def write_report(workdir: str | os.PathLike) -> str:
 
 def _page(results, drawings):
   results = read.defined(results)
-  name = html.escape(str(results.get('dataset', 'results')))
-  sections = make_sections(results, drawings)
+  name = str(results.get('dataset', 'results'))
+  return frame(name, make_sections(results, drawings), f'{_banner(results)}\n{_facts(results)}')
+
+
+def frame(name: str, sections: Sequence[tuple[str, str, str]], top: str) -> str:
+  """A whole page.
+
+  Args:
+    name: what the results are of.
+    sections: (anchor, heading, HTML) each.
+    top: HTML above the contents.
+  """
+  name = html.escape(name)
   links = ''.join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in sections)
   body = ''.join(f'<section id="{key}"><h2>{heading}</h2>{content}</section>\n' for key, heading, content in sections)
   # The policy makes the promise binding: a browser would refuse to load anything that is not embedded.
@@ -83,7 +95,7 @@ def _page(results, drawings):
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
     f'<title>{name}: results</title>\n<style>{_STYLE}</style></head>\n'
-    f'<body><main><h1>{name}: results with missing and weak modalities</h1>\n{_banner(results)}\n{_facts(results)}\n'
+    f'<body><main><h1>{name}: results with missing and weak modalities</h1>\n{top}\n'
     f'<p class="note">{_CAVEAT}</p>'
     f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n{body}</main></body></html>\n'
   )

@@ -16,6 +16,12 @@ from dream_jax.workdir import sealed, storage
 from dream_jax.workdir.sealed import Sealed, plain
 
 CONFIG_FILE = 'config.json'
+# Mode -> what its workdir holds, and what makes more of it.
+_OWNERS = {
+  'train': ('a training', '--mode=train'),
+  'study': ('a study', '--mode=study'),
+  'suite': ('a suite', '--mode=study and its config.suite'),
+}
 # What workdirs held at their root before every run had a folder of its own.
 _EARLIER = ('study.jsonl', 'spec.json', 'methods', 'checkpoints', 'metrics.jsonl')
 
@@ -24,7 +30,7 @@ def run_identity(mode: str, config: Mapping[str, Any], data: str, *, ignore: Seq
   """Who owns the files of a workdir: a mode, the data, and a hash of all of the config that decides results.
 
   Args:
-    mode: 'train' or 'study'.
+    mode: 'train', 'study' or 'suite'.
     config: the resolved config, a ConfigDict or nested dict.
     data: fingerprint of the data.
     ignore: dotted fields that do not matter for results, as `check_config` takes them.
@@ -113,10 +119,10 @@ def check_config(
   old = read_sealed(folder)
   was, _, rest = (old.run or '').partition(' ')
   if was != mode:
-    what = {'train': 'a training', 'study': 'a study'}.get(was)
+    what, how = _OWNERS.get(was, (None, ''))
     if what is None:
       raise UserError(f'{folder} was made by an earlier version; choose another --workdir, or go on with that version')
-    raise UserError(f'{folder} holds {what}; go on with --mode={was}, or choose another --workdir')
+    raise UserError(f'{folder} holds {what}; go on with {how}, or choose another --workdir')
   differing = [d for d in _differences(old.content, plain(config)) if not _covered(d[0], free)] if free else []
   if differing:
     shown = '; '.join(f'config.{name} is {_show(a)} there and {_show(b)} now' for name, a, b in differing[:4])

@@ -33,8 +33,8 @@ class FolderConfig(tfds.core.BuilderConfig):
 class Folder(ModalityBuilder):
   """Two or more modalities of any kind, and any task."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.'}
+  VERSION = tfds.core.Version('1.1.0')
+  RELEASE_NOTES: ClassVar = {'1.0.0': 'First version.', '1.1.0': 'Groups are extras.'}
   DESCRIPTION = f"""
   A folder of the user's own data: .npz or Parquet files, and a `{FILE}` that says what they hold.
   """
@@ -60,6 +60,9 @@ class Folder(ModalityBuilder):
       description=f'{description.name}, from {description.folder}',
       survey=survey_folder(description),
     )
+
+  def extra_features(self) -> dict[str, tfds.features.FeatureConnector]:
+    return {'group': tfds.features.Text()} if self._survey.description.group else {}
 
   def find_source(self, manual_dir: str, *, explicit: bool = True) -> str:
     del manual_dir, explicit
@@ -89,6 +92,8 @@ class Folder(ModalityBuilder):
         if not chosen[row]:
           continue
         sample = {'id': rows.ids[row], 'label': rows.labels[row]}
+        if self._survey.description.group:
+          sample['group'] = rows.groups[row]
         for m, array, value in zip(modalities, wanted, values, strict=True):
           where = f'{table.where(array.array)}, row {row}'
           if m.has_length:

@@ -21,6 +21,7 @@ class Rows:
 
   Attributes:
     ids: [N].
+    groups: [N], whose equal values share a split; the ids where there are no groups.
     splits: place in SPLITS, [N] int8.
     labels: [N] or [N, C].
     absent: modality -> which samples lack it, bool [N].
@@ -31,6 +32,7 @@ class Rows:
   """
 
   ids: list[str]
+  groups: list[str]
   splits: np.ndarray
   labels: np.ndarray
   absent: dict[str, np.ndarray]
@@ -101,6 +103,7 @@ def _rows_of(survey: Survey, table: Table, homes: dict[str, str]) -> Rows:
       absent[name] = table.absent(modality.array)
   return Rows(
     ids=ids,
+    groups=groups,
     splits=np.array([SPLITS.index(split) for split in splits], np.int8),
     labels=labels.read_labels(description, survey.spec, table),
     absent=absent,
