@@ -8,11 +8,12 @@ import small_workdirs
 from small_runs import small_dataset
 from small_workdirs import results
 
+from dream_jax import api
 from dream_jax.data.folds import divided
 from dream_jax.errors import UserError
 from dream_jax.evaluation import across
 from dream_jax.experiments import experiment, suite, suite_results, workbench
-from dream_jax.report import suite_page
+from dream_jax.report import suite_page, text
 
 
 @pytest.fixture(scope='module')
@@ -114,6 +115,16 @@ def test_without_data_sets_it_is_a_study(quick, tmp_path, monkeypatch):
 def test_mistakes_are_told(quick, tmp_path, overrides, message):
   with pytest.raises(UserError, match=message):
     suite.study(_config(**overrides), str(tmp_path / 'w'))
+
+
+def test_the_report_again_and_no_model_of_all(made, capsys):
+  before = (made / 'report.html').read_text()
+  (made / 'report.html').unlink()
+  text.show(str(made))
+  assert (made / 'report.html').read_text() == before
+  assert 'Mean rank over data sets' in capsys.readouterr().out
+  with pytest.raises(UserError, match=rf'holds a suite .*; expected the workdir of one of them, such as {made}/one'):
+    api.load(made)
 
 
 def test_a_suite_and_a_study_do_not_mix(made, quick, tmp_path):

@@ -3,7 +3,7 @@
 import errno
 import os
 
-from dream_jax.report import page, study_tables, tables
+from dream_jax.report import page, study_tables, suite_page, tables
 from dream_jax.report import results as read
 
 # What a disk answers that may be read and not written.
@@ -16,13 +16,14 @@ def show(workdir: str | os.PathLike) -> None:
   Raises:
     UserError: there are no results, or they cannot be read.
   """
+  several = read.read_results(workdir).get('mode') == 'suite'
   try:
-    written = page.write_report(workdir)
+    written = (suite_page.write if several else page.write_report)(workdir)
   except OSError as error:
     if error.errno not in _NOT_OURS:
       raise
     written = f'not made again ({error.strerror}: {error.filename or workdir})'
-  print(as_text(read.read_results(workdir)))
+  print((suite_page.as_text if several else as_text)(read.read_results(workdir)))
   print(f'report: {written}')
 
 

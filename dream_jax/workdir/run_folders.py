@@ -38,13 +38,18 @@ def of_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """The runs that `results.json` names, that of the method under study first; none where there is no such file.
 
   Raises:
-    UserError: the file is damaged.
+    UserError: the file is damaged, or is that of a suite.
   """
   path = storage.place(workdir) / method_files.RESULTS_FILE
   try:
     content = sealed.read(path, remedy='remove it and run the command of this workdir again').content
   except FileNotFoundError:
     return []
+  if content.get('mode') == 'suite':
+    place = os.path.join(os.fspath(workdir), next(iter(content['data'])))
+    raise UserError(
+      f'{workdir} holds a suite of several data sets; expected the workdir of one of them, such as {place}'
+    )
   return content.get(IN_RESULTS) or []
 
 
