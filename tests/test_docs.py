@@ -34,7 +34,7 @@ _SHELL = [page for page in _PAGES if documents.blocks(page, 'bash', 'sh')]
 _OUTSIDE = ('.', 'docker', 'eval', 'gcloud', 'git', 'mkdocs', 'pip', 'source', 'ssh-add', 'tensorboard')
 _TERMS = (
   'Modality', 'Slot', 'Missing', 'Damage', 'Fill', 'Condition', 'Protocol', 'Regime', 'Injection',
-  'Told the mask (oracle)', 'Presence', 'Contribution', 'Gate', 'Soft mask', 'Seed ensemble, vectorised seeds',
+  'Told the mask (oracle)', 'Presence', 'Contribution', 'Gate', 'Soft mask', 'Run', 'Seed ensemble, vectorised seeds',
   'Selection', 'Workdir',
 )  # fmt: skip
 

@@ -133,7 +133,7 @@ def test_a_study_from_the_first_run_to_the_last(data, done, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_only_what_a_change_touches_is_made_again(data, done, tmp_path, monkeypatch):
+def test_only_what_a_change_touches_is_made_again(data, done, tmp_path, monkeypatch, capsys):
   config = _config(study__methods=('concat+dropout',), study__regimes=('complete',), model__name='late+dropout')
   experiment.study(config, str(tmp_path))
   del done[:]
@@ -141,6 +141,7 @@ def test_only_what_a_change_touches_is_made_again(data, done, tmp_path, monkeypa
   monkeypatch.setattr(units, 'code_digest', lambda m: digest(m) + ('edited' if m.name == 'concat+dropout' else ''))
   experiment.study(config, str(tmp_path))
   assert done == ['concat+dropout, complete']
+  assert 'concat+dropout, complete: concat+dropout@complete-' in capsys.readouterr().out
 
 
 @pytest.mark.slow

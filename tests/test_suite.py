@@ -123,7 +123,9 @@ def test_the_report_again_and_no_model_of_all(made, capsys):
   text.show(str(made))
   assert (made / 'report.html').read_text() == before
   assert 'Mean rank over data sets' in capsys.readouterr().out
-  with pytest.raises(UserError, match=rf'holds a suite .*; expected the workdir of one of them, such as {made}/one'):
+  with pytest.raises(
+    UserError, match=rf'holds a suite .*; expected the workdir of one of them, such as {made}/one/division-1'
+  ):
     api.load(made)
 
 

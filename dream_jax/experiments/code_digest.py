@@ -7,8 +7,6 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-import jax
-
 from dream_jax.evaluation import metrics
 from dream_jax.machine import own_code
 from dream_jax.missingness import missing, protocols
@@ -40,7 +38,8 @@ _APART = (
 def code_digest(method: Method) -> str:
   """Digest of all sources that the results of a method depend on, and of the libraries' versions.
 
-  Of code that is not from this package it knows the files in which registered things are written, and no more.
+  Of code that is not from this package it knows the files in which registered things are written, and no more. Devices
+  are not in it: on another kind of them results agree to rounding, and a run that was stopped goes on there.
 
   Raises:
     UserError: something registered is in no file.
@@ -58,7 +57,6 @@ def code_digest(method: Method) -> str:
     digest.update(content)
   for package in ('jax', 'jaxlib', 'flax', 'optax', 'numpy'):
     digest.update(f'{package} {importlib.metadata.version(package)}'.encode())
-  digest.update(jax.devices()[0].device_kind.encode())
   return digest.hexdigest()
 
 

@@ -165,6 +165,9 @@ class Engine:
   def _do(self, unit: Unit, key: str, folder: str, start: float) -> dict[str, Any]:
     """Facts of one run; its results are on the disk when this returns."""
     method, bench = find_method(unit.method), self._workbench(unit.regime)
+    if others := hosts.agree(lambda: run_folders.others(folder)):
+      said = 'settings, data, sources or versions of libraries have changed since'
+      print(f'{self._plan.title(unit)}: {", ".join(others)} is not used, {said}', flush=True)
     if method.module is not None and not unit.search:
       hosts.agree(lambda: method_files.write_predictor_parts(folder, bench.prepared, run=key))
     if unit.search:

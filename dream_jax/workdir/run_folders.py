@@ -29,6 +29,13 @@ def run_folder(workdir: str | os.PathLike[str], method: str, regime: str, key: s
   return os.path.join(os.fspath(workdir), _FOLDER, name)
 
 
+def others(folder: str) -> list[str]:
+  """Names of the folders beside this one that are of the same method and regime and have another key."""
+  stem = os.path.basename(folder).rpartition('-')[0]
+  found = [path.name for path in _folders(os.path.dirname(os.path.dirname(folder)))]
+  return [name for name in found if name.rpartition('-')[0] == stem and name != os.path.basename(folder)]
+
+
 def named(method: str, regime: str, folder: str, key: str) -> dict[str, str]:
   """How `results.json` names a run."""
   return {'method': method, 'regime': regime, 'folder': f'{_FOLDER}/{os.path.basename(folder)}', 'key': key}
@@ -46,7 +53,8 @@ def of_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   except FileNotFoundError:
     return []
   if content.get('mode') == 'suite':
-    place = os.path.join(os.fspath(workdir), next(iter(content['data'])))
+    name, facts = next(iter(content['data'].items()))
+    place = os.path.join(os.fspath(workdir), name, *(['division-1'] if facts['divisions'] > 1 else []))
     raise UserError(
       f'{workdir} holds a suite of several data sets; expected the workdir of one of them, such as {place}'
     )
