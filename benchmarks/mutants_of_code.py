@@ -53,11 +53,14 @@ def main() -> int:
     except ValueError as error:
       print(error, file=sys.stderr)
       return 2
-  place = Path(tempfile.mkdtemp(prefix='mutants-of-code-'))
+  # What was compiled stays for the next time.
+  home = Path(tempfile.gettempdir()) / 'mutants-of-code'
+  home.mkdir(exist_ok=True)
+  place = Path(tempfile.mkdtemp(dir=home))
   tests = list(dict.fromkeys(test for m in chosen for test in m.tests))
   wide = max(len(m.name) for m in chosen)
   verdicts = []
-  with Copies(_ROOT, place, flags.jobs) as copies:
+  with Copies(_ROOT, place, flags.jobs, compiled=home / 'compiled') as copies:
     calm = copies.check(tests, flags.limit * len(tests))
     if calm.outcome != 'survived':
       print(f'without any mutation the tests do not pass: {calm.outcome}, {calm.by}', file=sys.stderr)

@@ -100,7 +100,7 @@ def terms_and_gradients():
   spec, batch = _batch('face', 'pose')
   weights = losses.LossWeights(unimodal=0.2, coalition=0.4, recognition=0.7, reconstruction=0.6, confidence=0.5)
   model = build(find_method('dream'), spec, small_recipe().model, weights)
-  params = model.init({'params': jax.random.key(0)}, batch['inputs'], train=False)['params']
+  params = jit(lambda key: model.init({'params': key}, batch['inputs'], train=False)['params'])(jax.random.key(0))
   key = jax.random.key(2)
   named = ('recognition', 'reconstruction', 'confidence')
 
@@ -109,14 +109,14 @@ def terms_and_gradients():
     rngs = {'dropout': dropout, 'draw': draw}
     trace = model.apply({'params': params}, batch['inputs'], train=True, method='trace', rngs=rngs)
     truth = model.apply({'params': params}, batch['clean'], train=False, method='encode')
-    terms, back = jax.vjp(lambda p: model.loss(p, batch, key)[1], params)
-    zeros = jax.tree.map(jnp.zeros_like, terms)
-    grads = {name: back({**zeros, name: jnp.ones_like(terms[name])})[0] for name in named}
 
-    def of_clean(face):
-      return model.loss(params, {**batch, 'clean': {**batch['clean'], 'face': face}}, key)[1]['reconstruction']
+    def each(params, face):
+      terms = model.loss(params, {**batch, 'clean': {**batch['clean'], 'face': face}}, key)[1]
+      return jnp.stack([terms[name] for name in named]), terms
 
-    return terms, trace, truth, grads, jax.grad(of_clean)(jnp.asarray(batch['clean']['face']))
+    by, terms = jax.jacrev(each, argnums=(0, 1), has_aux=True)(params, jnp.asarray(batch['clean']['face']))
+    grads = {name: jax.tree.map(lambda g, i=i: g[i], by[0]) for i, name in enumerate(named)}
+    return terms, trace, truth, grads, by[1][named.index('reconstruction')]
 
   return batch, weights, *jit(everything)(params)
 

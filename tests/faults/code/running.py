@@ -82,30 +82,31 @@ class _Copy:
     return Verdict(mutation.name, mutation.file, outcome, by, time.monotonic() - start)
 
   def close(self) -> None:
-    """Ends the process."""
+    """Ends the process and removes the copy."""
     assert self._server.stdin is not None
     self._server.stdin.close()
     self._server.wait()
+    shutil.rmtree(self.folder)
 
 
 class Copies:
   """Copies of the repository to spoil; a context manager."""
 
-  def __init__(self, root: Path, place: Path, number: int):
+  def __init__(self, root: Path, place: Path, number: int, *, compiled: Path):
     """Copies what Git tracks and what it would.
 
     Args:
       root: the repository; it is only read.
       place: an empty folder.
       number: how many copies.
+      compiled: folder for what JAX compiles: most programs of most mutations are the same.
     """
     listed = subprocess.run(
       ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=root, capture_output=True, check=True
     )
     files = [name for name in listed.stdout.decode().split('\0') if name and (root / name).is_file()]
     self._root = root
-    # Most programs of most mutations are the same: compiled once, they are read by all.
-    self._all = [_Copy(root, place / f'copy{i}', files, place / 'compiled') for i in range(number)]
+    self._all = [_Copy(root, place / f'copy{i}', files, compiled) for i in range(number)]
     self._free: queue.Queue[_Copy] = queue.Queue()
     for copy in self._all:
       self._free.put(copy)
