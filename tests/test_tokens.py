@@ -7,7 +7,7 @@ import pytest
 from small_runs import jit, small_spec
 
 from dream_jax.models.encoders import SequenceEncoder, TokenEncoders, averaged, shifted
-from dream_jax.models.layers import SlotDense, StackDense
+from dream_jax.models.layers import SlotDense, StackDense, masked_softmax
 from dream_jax.models.sizes import Sizes
 
 
@@ -73,6 +73,11 @@ def test_the_limit_reaches_the_encoders():
   assert one.values.shape[2] == 1 < free.values.shape[2]
   # The mean of all tokens that are there, whatever they were grouped into.
   np.testing.assert_allclose(one.values[:, :, 0], free.mean(), rtol=1e-5, atol=1e-5)
+
+
+def test_who_may_attend_to_nothing_hears_nothing():
+  weight = masked_softmax(jnp.zeros((2, 3)), jnp.asarray([[False, False, False], [True, False, True]]))
+  np.testing.assert_allclose(weight, [[0, 0, 0], [0.5, 0, 0.5]])
 
 
 def test_a_sequence_is_the_same_however_far_it_is_padded():

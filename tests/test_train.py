@@ -24,7 +24,7 @@ from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
 from dream_jax.training import feed, programs, train
 from dream_jax.training.feed import Feed
-from dream_jax.training.train import Trainer, make_schedule
+from dream_jax.training.train import Trainer, make_schedule, schedule_for
 from dream_jax.workdir.checkpoints import Checkpoints
 
 _NAMES = ('face', 'pose')
@@ -263,6 +263,11 @@ def test_schedule_comes_out_even_and_gives_every_epoch(prepared, epochs, evals, 
   assert s.eval_every % s.per_call == 0
   assert s.num_steps // s.eval_every == min(evals, least)
   assert bytes_a_call > 1 or s.per_call == 1
+
+
+def test_what_is_left_of_an_epoch_counts(prepared):
+  recipe = small_recipe(train__epochs=4, train__num_evals=1)
+  assert schedule_for(recipe, prepared.spec, 15, 2).num_steps == 4 * 15 // 8
 
 
 def test_every_method_has_the_same_budget(prepared, monkeypatch):

@@ -71,13 +71,13 @@ LIST = (
     ),
     (
       'p values are one-sided',
-      'test_statistics.py::test_equal_methods_are_not_told_apart',
+      'test_statistics.py::test_zero_at_an_end_of_the_interval_has_a_p_value_of_a_twentieth',
       '2 * (tail + 1)',
       '(tail + 1)',
     ),
     (
       'samples are not centred',
-      'test_statistics.py::test_comparison_is_paired_antisymmetric_and_repeatable',
+      'test_statistics.py::test_zero_at_an_end_of_the_interval_has_a_p_value_of_a_twentieth',
       'samples @ (gap.mean(axis=0) - difference)',
       'samples @ gap.mean(axis=0)',
     ),

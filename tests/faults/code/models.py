@@ -215,7 +215,7 @@ LIST = (
     ),
     (
       'who may attend to nothing attends to all',
-      'test_mmsa_fusion.py::test_without_any_token_of_a_modality_nothing_is_undefined',
+      'test_tokens.py::test_who_may_attend_to_nothing_hears_nothing',
       'return jnp.where(mask, weight, 0.0)',
       'return weight',
     ),

@@ -85,7 +85,7 @@ LIST = (
     ),
     (
       'an epoch lacks its last samples',
-      'test_train.py::test_schedule_comes_out_even_and_gives_every_epoch',
+      'test_train.py::test_what_is_left_of_an_epoch_counts',
       't.epochs * num_samples // t.batch_size',
       't.epochs * (num_samples // t.batch_size)',
     ),
@@ -139,7 +139,7 @@ LIST = (
     ),
     (
       'a file that is gone is not missed',
-      'test_checkpoints.py::test_damage_is_told_with_the_folder_and_nothing_is_overwritten',
+      'test_checkpoints.py::test_a_file_that_orbax_does_without_is_missed_too',
       'if found.get(name) != digest:',
       'if found.get(name, digest) != digest:',
     ),
