@@ -190,7 +190,7 @@ LIST = (
     ),
     (
       'who lacks a slot gives it to itself',
-      'test_prepare.py::test_swapped_in_slots_are_observed_ones_of_others',
+      'test_prepare.py::test_nobody_gives_to_themselves',
       'rank + 1 + drawn',
       'rank + drawn',
     ),
