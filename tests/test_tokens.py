@@ -7,7 +7,7 @@ import pytest
 from small_runs import jit, small_spec
 
 from dream_jax.models.encoders import SequenceEncoder, TokenEncoders, averaged, shifted
-from dream_jax.models.layers import SlotDense, StackDense, masked_softmax
+from dream_jax.models.layers import Dropout, SlotDense, StackDense, masked_softmax
 from dream_jax.models.sizes import Sizes
 
 
@@ -78,6 +78,12 @@ def test_the_limit_reaches_the_encoders():
 def test_who_may_attend_to_nothing_hears_nothing():
   weight = masked_softmax(jnp.zeros((2, 3)), jnp.asarray([[False, False, False], [True, False, True]]))
   np.testing.assert_allclose(weight, [[0, 0, 0], [0.5, 0, 0.5]])
+
+
+def test_dropout_keeps_the_mean():
+  x = np.ones((8, 64), np.float32)
+  kept = Dropout(0.25).apply({}, x, deterministic=False, rngs={'dropout': jax.random.key(0)})
+  np.testing.assert_allclose(np.unique(kept), [0, 4 / 3], rtol=1e-6)
 
 
 def test_a_sequence_is_the_same_however_far_it_is_padded():
