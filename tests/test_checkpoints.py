@@ -205,6 +205,14 @@ def test_damage_is_told_with_the_folder_and_nothing_is_overwritten(tmp_path, cap
   assert 'Traceback' not in capfd.readouterr().err
 
 
+def test_a_file_that_orbax_does_without_is_missed_too(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(7, _state(7))
+  (tmp_path / 'state' / '7' / 'default' / '_sharding').unlink()
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match='_sharding is gone'):
+    checkpoints.restore_latest(_abstract(_state(0)))
+
+
 def test_a_save_without_a_seal_is_not_finished(tmp_path, capsys):
   folder = tmp_path / 'run'
   with Checkpoints(folder) as checkpoints:

@@ -127,7 +127,7 @@ def test_score_is_the_log_likelihood_or_minus_the_huber_distance(task):
     label = rng.integers(0, spec.num_outputs, 6).astype(np.int32)
     wanted = np.log(_softmax(prediction))[np.arange(6), label]
   elif task == 'regression':
-    label = np.append(prediction[:3, 0] + np.float32([0.0, 0.2, -0.49]), [3, -2, 1]).astype(np.float32)
+    label = np.append(prediction[:4, 0] + np.float32([0.0, 0.2, -0.49, 0.75]), [3, -2]).astype(np.float32)
     error = np.abs(prediction[:, 0] - label)
     wanted = -np.where(error < 0.5, error**2, error - 0.25)
     assert (error < 0.5).sum() >= 3

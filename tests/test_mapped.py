@@ -6,12 +6,14 @@ import re
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
 from dream_jax.data.pipeline import train_batches
 from dream_jax.errors import UserError
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import METHODS, find_method
+from dream_jax.parallel import rows
 from dream_jax.parallel.mesh import make_mesh, mesh_over, put, sharding
 from dream_jax.training.programs import lower, mesh_of
 from dream_jax.training.runs import Runs
@@ -112,6 +114,23 @@ def test_losses_and_collectives_are_those_of_the_layout(prepared, one, name, lay
   assert twice * run.params < sizes[-1] <= twice * run.params + 8
   assert len(sizes) <= (3 if name == 'mmin' else 2), sizes
   assert all(size <= 5 for size in sizes[:-1])
+
+
+def test_sums_counts_and_draws_are_those_of_the_whole_batch():
+  def step(x, counted):
+    drawn = rows.draw(lambda shape: jax.random.uniform(jax.random.key(0), shape), x.shape)
+    return drawn, rows.mean((x * counted).sum() / rows.divisor(counted.sum()))
+
+  mesh = mesh_over(jax.devices()[:4], 1)
+  mapped = jax.jit(
+    jax.shard_map(step, mesh=mesh, in_specs=(P('data'), P('data')), out_specs=(P('data'), P()), check_vma=False)
+  )
+  x = np.arange(8, dtype=np.float32) + 1
+  counted = np.float32([1, 1, 1, 0, 0, 0, 0, 1])  # Not as many on each device, none on the third.
+  drawn, mean = mapped(x, counted)
+  np.testing.assert_array_equal(drawn, jax.random.uniform(jax.random.key(0), (8,)))
+  np.testing.assert_allclose(mean, x[counted > 0].mean(), rtol=1e-6)
+  assert mapped(x, 0 * counted)[1] == 0
 
 
 def test_devices_that_share_rows_hold_equal_parameters_to_the_bit(prepared):

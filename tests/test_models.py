@@ -206,6 +206,12 @@ def test_apply_is_pure(case, name):
   assert not np.allclose(mixed.prediction[1], first[0].prediction[1])
 
 
+def test_late_fusion_is_the_mean_of_the_heads(case):
+  c = case('unimodal', 'regression')
+  out, _ = c.run(_inputs(c.spec))
+  np.testing.assert_allclose(out.prediction, np.mean(out.unimodal_predictions, axis=1), rtol=1e-5, atol=1e-6)
+
+
 def test_initialisation_is_a_function_of_the_key():
   model = Dream(small_spec(names=('face', 'pose')), DreamSettings(**_SIZES))
   inputs = _inputs(model.spec)
@@ -298,6 +304,13 @@ def test_credit_depends_on_other_modalities_unless_told_not_to(name, alone):
   credit = jit(lambda p: model.apply({'params': p}, changed, train=False, method='trace').credit)(params)
   assert np.allclose(credit[:, 0], trace.credit[:, 0], atol=1e-5) == alone
   assert not np.allclose(credit[:, 1], trace.credit[:, 1], atol=1e-3)
+
+
+def test_a_contribution_is_what_a_modality_is_worth_where_it_is_there():
+  model, _, trace, _, _ = _ablated('full')
+  merit = np.maximum(np.asarray(trace.credit), 0.0)
+  wanted = model.spec.num_modalities * merit * np.asarray(trace.outputs.presence)
+  np.testing.assert_allclose(trace.outputs.contributions, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_low_contribution_opens_the_gate():
@@ -393,6 +406,8 @@ def test_task_loss_cannot_bend_presence_or_shares():
     )
   )(params)
   assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads['recogniser']))
+  confidence = [grads['reconstructor'][name] for name in ('confidence_in', 'confidence_out')]
+  assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(confidence))
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads['encoders']))
   credit = jit(jax.grad(lambda p: model.apply({'params': p}, inputs, train=False, method='trace').credit.sum()))(params)
   assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(credit))

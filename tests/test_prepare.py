@@ -215,6 +215,15 @@ def test_swapped_in_slots_are_observed_ones_of_others():
       assert kept[donor] == 1
 
 
+def test_nobody_gives_to_themselves():
+  """Under 'frames' a sample may lack some frames of a modality and have others to give."""
+  givers, rng = np.array([1, 3, 4]), np.random.default_rng(0)
+  drawn = np.stack([prepare_module._draw_among(givers, rng.integers(0, 2**32, 6, np.uint32)) for _ in range(60)])
+  for row in range(6):
+    assert set(drawn[:, row]) == {1, 3, 4} - {row}
+  np.testing.assert_array_equal(prepare_module._draw_among(givers[:1], np.zeros(6, np.uint32)), [1, 6, 1, 1, 1, 1])
+
+
 def test_swap_without_anything_to_swap_in_is_an_error():
   with pytest.raises(UserError, match='another fill'):
     prepare(small_dataset(), train_missing=Missing('subset', kept=('audio',), fills=('swap',)), seed=0)

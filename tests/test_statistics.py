@@ -77,6 +77,14 @@ def test_equal_methods_are_not_told_apart():
   assert intervals.paired_comparison(scores, scores) == (0.0, (0.0, 0.0), 1.0)
 
 
+def test_zero_at_an_end_of_the_interval_has_a_p_value_of_a_twentieth():
+  a, b = np.random.default_rng(7).normal(size=(2, 5, 60))
+  found = intervals.paired_comparison(a, b)
+  assert found.ci95[0] < found.difference < found.ci95[1]
+  for end in found.ci95:
+    assert intervals.paired_comparison(a - end, b).p == pytest.approx(0.05, abs=0.003)
+
+
 def test_one_seed_still_covers_the_samples():
   rng = np.random.default_rng(5)
   a = rng.random((1, 400))

@@ -93,6 +93,46 @@ def test_weight_decay_leaves_the_named_modules_alone():
   assert (updates['heads']['kernel'] < 0).all()
 
 
+def test_a_step_is_that_of_adamw_after_clipping_with_warm_up_and_cosine_decay():
+  settings = OptimizerSettings(learning_rate=0.1, weight_decay=0.3, warmup_fraction=0.2, clip_norm=2.0)
+  optimizer = create_optimizer(settings, 10)
+  rng = np.random.default_rng(0)
+  gradients = rng.normal(size=(10, 3)) * 10.0 ** rng.integers(-2, 3, (10, 1))  # Some far beyond the norm.
+  params = {'heads': jnp.ones(3)}
+  state, wanted, mean, square = optimizer.init(params), np.ones(3), 0.0, 0.0
+  for i, g in enumerate(gradients):
+    updates, state = optimizer.update({'heads': jnp.asarray(g, jnp.float32)}, state, params)
+    params = optax.apply_updates(params, updates)
+    g = g * min(1.0, 2.0 / np.linalg.norm(g))
+    mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+    rate = 0.1 * (i / 2 if i < 2 else (1 + np.cos(np.pi * (i - 2) / 8)) / 2)
+    adam = mean / (1 - 0.9 ** (i + 1)) / (np.sqrt(square / (1 - 0.999 ** (i + 1))) + 1e-8)
+    wanted = wanted - rate * (adam + 0.3 * wanted)
+    np.testing.assert_allclose(params['heads'], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_every_seed_and_step_draws_for_itself_and_terms_are_means_over_steps():
+  def make_run(values):
+    del values
+
+    def gradient(params, batch, rng):
+      del batch
+      drawn = jax.random.uniform(rng)
+      return (drawn, {'task': drawn}), jax.tree.map(jnp.zeros_like, params)
+
+    return gradient, optax.sgd(0.1)
+
+  def call(state, steps):
+    return train_call(make_run, 0.0, state, {'x': jnp.zeros((steps, 2, 2))}, _SEEDS, {})
+
+  state, each = _state(), []
+  for _ in range(3):
+    state, terms = call(state, 1)
+    each.append(np.asarray(terms['task']))
+  assert len(np.unique(each)) == 6
+  np.testing.assert_allclose(call(_state(), 3)[1]['task'], np.mean(each, axis=0), rtol=1e-6)
+
+
 def test_later_of_equal_readings_wins_and_nan_never():
   average = {'w': jnp.arange(3.0)[:, None]}
   before = Selection({'w': -jnp.ones((3, 1))}, jnp.asarray([0.5, 0.5, 0.5]), jnp.asarray([1, 1, 1], jnp.int32))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_runs import jit, small_spec
 
-from dream_jax.models.encoders import TokenEncoders, averaged, shifted
-from dream_jax.models.layers import SlotDense, StackDense
+from dream_jax.models.encoders import SequenceEncoder, TokenEncoders, averaged, shifted
+from dream_jax.models.layers import Dropout, SlotDense, StackDense, masked_softmax
 from dream_jax.models.sizes import Sizes
 
 
@@ -73,3 +73,25 @@ def test_the_limit_reaches_the_encoders():
   assert one.values.shape[2] == 1 < free.values.shape[2]
   # The mean of all tokens that are there, whatever they were grouped into.
   np.testing.assert_allclose(one.values[:, :, 0], free.mean(), rtol=1e-5, atol=1e-5)
+
+
+def test_who_may_attend_to_nothing_hears_nothing():
+  weight = masked_softmax(jnp.zeros((2, 3)), jnp.asarray([[False, False, False], [True, False, True]]))
+  np.testing.assert_allclose(weight, [[0, 0, 0], [0.5, 0, 0.5]])
+
+
+def test_dropout_keeps_the_mean():
+  x = np.ones((8, 64), np.float32)
+  kept = Dropout(0.25).apply({}, x, deterministic=False, rngs={'dropout': jax.random.key(0)})
+  np.testing.assert_allclose(np.unique(kept), [0, 4 / 3], rtol=1e-6)
+
+
+def test_a_sequence_is_the_same_however_far_it_is_padded():
+  rng = np.random.default_rng(0)
+  encoder, length = SequenceEncoder(4), np.array([3, 7, 1], np.int32)
+  short, long = (rng.normal(size=(3, t, 5)).astype(np.float32) for t in (7, 15))
+  long[:, :7] = short
+  params = encoder.init(jax.random.key(0), short, length)
+  params = jax.tree.map(lambda p: p + rng.normal(scale=0.5, size=p.shape).astype(p.dtype), params)
+  run = jit(encoder.apply)
+  np.testing.assert_allclose(run(params, short, length), run(params, long, length), rtol=1e-5, atol=1e-6)

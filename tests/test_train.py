@@ -24,7 +24,7 @@ from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
 from dream_jax.training import feed, programs, train
 from dream_jax.training.feed import Feed
-from dream_jax.training.train import Trainer, make_schedule
+from dream_jax.training.train import Trainer, make_schedule, schedule_for
 from dream_jax.workdir.checkpoints import Checkpoints
 
 _NAMES = ('face', 'pose')
@@ -155,11 +155,17 @@ def test_nothing_compiles_after_the_trainer_is_made(trainer, whole, tmp_path):
 def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path, monkeypatch):
   del whole
   readings = iter(np.array([[0.5, 0.9], [0.8, np.nan], [0.1, 0.7]], np.float32))
-  monkeypatch.setattr(trainer, 'score', lambda params, split: next(readings))
-  at = {}
+  asked, at = [], {}
+
+  def score(params, split):
+    asked.append((split, jax.tree.map(np.asarray, params)))
+    return next(readings)
+
+  monkeypatch.setattr(trainer, 'score', score)
   for step in (4, 8, 12):
     result = trainer.run(str(tmp_path), max_steps=step)
     at[step] = _saved(trainer, tmp_path).average
+  _assert_equal(asked, [('validation', at[step]) for step in (4, 8, 12)])
   np.testing.assert_array_equal(result.best.step, [8, 4])
   np.testing.assert_array_equal(result.best.score, np.float32([0.8, 0.9]))
   wanted = jax.tree.map(lambda a, b: np.stack([a[0], b[1]]), at[8], at[4])
@@ -168,6 +174,28 @@ def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path,
     _assert_equal(
       checkpoints.restore_best(trainer.programs.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted)
     )
+
+
+@pytest.mark.parametrize('task', ['regression', 'multiclass'])
+def test_a_score_is_the_mean_over_draws_of_what_is_missing(task, monkeypatch):
+  monkeypatch.setattr(train, 'compile_programs', lambda *_, **__: mock.Mock(compile_seconds=0.0, mesh=make_mesh(1, -1)))
+  data = small_prepared(task, _NAMES)
+  trainer, asked = _trainer('dream', small_recipe(train__validation_draws=3), data), []
+  label = data.splits['validation'].label
+
+  def split(params, inputs, name, *, missing, seed, only):
+    del params, inputs, only
+    asked.append((name, missing, seed))
+    return {'prediction': np.random.default_rng(seed).normal(size=(2, len(label), data.spec.num_outputs))}
+
+  trainer.programs.predictor.split = split
+  found, wanted = trainer.score(None, 'validation'), []
+  for draw in range(3):
+    prediction = np.random.default_rng(trainer.recipe.seed + draw).normal(size=(2, len(label), data.spec.num_outputs))
+    right = -np.abs(prediction[..., 0] - label) if task == 'regression' else prediction.argmax(-1) == label
+    wanted.append(right.mean(1))
+  np.testing.assert_allclose(found, np.mean(wanted, axis=0), rtol=1e-5)
+  assert asked == [('validation', trainer.inject, trainer.recipe.seed + draw) for draw in range(3)]
 
 
 def test_batches_of_a_vectorised_run_are_those_of_the_seed_alone(trainer, prepared):
@@ -235,6 +263,11 @@ def test_schedule_comes_out_even_and_gives_every_epoch(prepared, epochs, evals, 
   assert s.eval_every % s.per_call == 0
   assert s.num_steps // s.eval_every == min(evals, least)
   assert bytes_a_call > 1 or s.per_call == 1
+
+
+def test_what_is_left_of_an_epoch_counts(prepared):
+  recipe = small_recipe(train__epochs=4, train__num_evals=1)
+  assert schedule_for(recipe, prepared.spec, 15, 2).num_steps == 4 * 15 // 8
 
 
 def test_every_method_has_the_same_budget(prepared, monkeypatch):

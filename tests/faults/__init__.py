@@ -13,6 +13,9 @@ mutants    inputs of every format, spoiled by byte and by structure
 overrides  every field of the config with values that nobody should accept
 pressure   full disks, read-only folders, no home, little memory, a clock set back, two at once
 
+code       faults planted in the package itself, and the tests that must notice them
+
 The tests beside these modules run a small share of it, with fixed seeds; `benchmarks/soak.py` and
-`benchmarks/mutants_of_inputs.py` run the same for as long as you like.
+`benchmarks/mutants_of_inputs.py` run the same for as long as you like. `benchmarks/mutants_of_code.py` plants the
+faults of `code`.
 """
