@@ -41,7 +41,8 @@ class TensorFusion(nn.Module):
     h = jnp.concatenate([jnp.ones((b, m, 1), h.dtype), h], axis=-1)
     product = h[:, 0]
     for i in range(1, m):
-      product = (product[:, :, None] * h[:, i][:, None, :]).reshape(b, -1)
+      # The same bits as a broadcast product, whose gradient on a CPU takes four times as long.
+      product = jnp.einsum('bi,bj->bij', product, h[:, i]).reshape(b, -1)
     x = Dropout(self.dropout)(product, deterministic=not train)
     x = nn.relu(nn.Dense(self.hidden, name='in')(x))
     x = nn.relu(nn.Dense(self.hidden, name='middle')(x))
