@@ -1,5 +1,6 @@
 """Several real processes on this machine: they give what one gives, stop together, die together, and go on anywhere."""
 
+import functools
 import json
 import os
 import random
@@ -77,7 +78,7 @@ def test_what_process_0_refuses_all_refuse(monkeypatch, process):
 class _Job:
   """N processes of one command."""
 
-  def __init__(self, root, cache, workdir, count, *flags, devices=1):
+  def __init__(self, root, workdir, count, *flags, devices=1):
     self.log = workdir / 'metrics.jsonl'
     self._before = self._logged()
     port = _free_port()
@@ -85,7 +86,7 @@ class _Job:
       **os.environ,
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-      **compile_cache.environment(cache),
+      **compile_cache.environment(),
     }
     command = [sys.executable, '-m', 'dream_jax.main', *_FLAGS, *flags, f'--workdir={workdir}']
     together = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}'] if count > 1 else []
@@ -168,10 +169,9 @@ def _assert_same_run(workdir, other, method=_METHOD):
 
 
 @pytest.fixture(scope='module')
-def job(root, tmp_path_factory):
+def job(root):
   """Starts processes that share what they compile."""
-  cache = tmp_path_factory.mktemp('compiled')
-  return lambda workdir, count, *flags, **rest: _Job(root, cache, workdir, count, *flags, **rest)
+  return functools.partial(_Job, root)
 
 
 @pytest.fixture(scope='module')
