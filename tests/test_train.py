@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
+from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe, small_trainer  # noqa: F401
 
 from dream_jax.data.pipeline import train_batches
 from dream_jax.models.dream.dream import Dream
@@ -47,11 +47,8 @@ def _trainer(name, recipe, prepared, **rest):
 
 @pytest.fixture(scope='module')
 def trainer(prepared):
-  """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds on one axis of the mesh."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, '_CALL_BYTES', 5000)
-    _compile_fast(patch)
-    made = _trainer('dream', small_recipe(mesh__seed=2), prepared)
+  """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds and two shares of the rows on a mesh."""
+  made = small_trainer('dream', small_recipe(mesh__seed=2), prepared, num_devices=4)
   s = made.schedule
   assert (s.num_steps, s.eval_every, s.per_call) == (12, 4, 2)
   return made
@@ -89,10 +86,7 @@ def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, st
 
 
 def test_a_method_with_settings_of_its_own_continues_too(prepared, tmp_path, capsys):
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, '_CALL_BYTES', 5000)
-    _compile_fast(patch)
-    trainer = _trainer('concat+dropout[optimizer.learning_rate=0.01]', small_recipe(mesh__seed=2), prepared)
+  trainer = small_trainer('concat+dropout[optimizer.learning_rate=0.01]', small_recipe(mesh__seed=2), prepared)
   trainer.run(str(tmp_path), max_steps=4)
   result = trainer.run(str(tmp_path))
   assert 'concat+dropout[optimizer.learning_rate=0.01]: continues at step 4 of 12' in capsys.readouterr().out
@@ -265,7 +259,7 @@ def _start(workdir, root):
     stderr=subprocess.PIPE,
     text=True,
     cwd=root,
-    env={**os.environ, **compile_cache.environment(workdir.parent / 'compiled')},
+    env={**os.environ, **compile_cache.environment()},
   )
 
 
