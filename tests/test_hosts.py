@@ -213,7 +213,7 @@ def _free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('count', 'devices'), [(1, 2), (1, 1), (4, 1)], ids=['1x2', '1x1', '4x1'])
+@pytest.mark.parametrize(('count', 'devices'), [(1, 2), (4, 1)], ids=['1x2', '4x1'])
 def test_any_number_of_processes_trains_the_same_model(job, two, tmp_path, count, devices):
   other = job(tmp_path / 'run', count, devices=devices)
   assert other.finish() == [0] * count, other.output
@@ -243,12 +243,11 @@ def test_dream_on_two_processes_is_that_of_one(job, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('told', [0, 1])
-def test_sigterm_to_one_stops_all_and_the_same_command_continues(job, two, tmp_path, told):
+def test_sigterm_to_one_stops_all_and_the_same_command_continues(job, two, tmp_path):
   workdir = tmp_path / 'run'
   first = job(workdir, 2)
   first.wait_for_step(40)
-  first.processes[told].send_signal(signal.SIGTERM)
+  first.processes[1].send_signal(signal.SIGTERM)  # Process 0 hears it in the test of a bucket.
   assert first.finish() == [0, 0], first.output
   assert f'SIGTERM: {_METHOD} saved at step' in first.output[0]
   assert 'the same command continues' in first.output[0]
