@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import jit, small_prepared, small_recipe
+from small_runs import jit, numpy_batches, small_prepared, small_recipe
 
-from dream_jax.data.pipeline import train_batches
 from dream_jax.missingness.missing import Missing
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.dream import losses
@@ -43,12 +42,11 @@ def terms_of():
   """A batch with removed slots, and the terms of DREAM's loss of it as a compiled function."""
   prepared = small_prepared('multiclass', train=16, validation=4, test=4)
   model = build(find_method('dream'), prepared.spec, small_recipe().model)
-  batches = train_batches(
+  batches = numpy_batches(
     prepared,
     inject=Missing('modality', 0.6, fills=('noise',)),
     batch_size=8,
     seeds=(0,),
-    start_step=0,
     num_steps=1,
     steps_per_call=1,
     with_clean=True,

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from small_data import SPEC, small_dataset
+from small_runs import numpy_batches
 
 from dream_jax.data.pipeline import device_prefetch, eval_batches, train_batches
 from dream_jax.data.prepare import prepare
@@ -94,6 +95,16 @@ def test_all_backends_read_the_same_rows(name):
 
   for x, y in zip(rows(NUMPY), jax.jit(lambda: rows(b))() if name == 'jax' else rows(b), strict=True):
     np.testing.assert_array_equal(x, np.asarray(y))
+
+
+def test_batches_of_numpy_are_the_same(prepared, usual):
+  """Other tests train on these."""
+  same = numpy_batches(
+    prepared, inject=INJECT, batch_size=8, seeds=(3, 11), num_steps=10, steps_per_call=4, with_clean=True
+  )
+  for x, y in zip(usual, same, strict=True):
+    _assert_same(x, y)
+    assert jax.tree.map(lambda a: a.dtype, x) == jax.tree.map(lambda a: a.dtype, y)
 
 
 def test_shapes_and_the_shorter_last_call(prepared, usual):

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe, small_trainer  # noqa: F401
 
-from dream_jax.data.pipeline import train_batches
 from dream_jax.models.dream.dream import Dream
 from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
@@ -162,21 +161,6 @@ def test_selection_keeps_the_best_reading_of_each_seed(trainer, whole, tmp_path,
     _assert_equal(
       checkpoints.restore_best(trainer.programs.abstract_state.params)[1], jax.tree.map(jnp.asarray, wanted)
     )
-
-
-def test_batches_of_a_vectorised_run_are_those_of_the_seed_alone(trainer, prepared):
-  kind = {
-    'inject': trainer.inject,
-    'batch_size': 8,
-    'start_step': 4,
-    'num_steps': 4,
-    'steps_per_call': 2,
-    'with_clean': True,
-  }
-  together = list(train_batches(prepared, seeds=(0, 1), **kind))
-  alone = list(train_batches(prepared, seeds=(1,), **kind))
-  _assert_equal([jax.tree.map(lambda x: x[:, 1:], b) for b in together], alone)
-  assert not np.array_equal(together[0]['label'][:, 0], together[0]['label'][:, 1])
 
 
 @pytest.mark.slow
