@@ -1,6 +1,7 @@
 """The strict room of every test: eight CPU devices, no silent dtype or rank promotion, our own warnings are errors."""
 
 import fcntl
+import gc
 import importlib.metadata
 import json
 import os
@@ -39,6 +40,34 @@ import dream_jax.workdir.storage  # noqa: E402, F401  # Before anything asks eti
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# The two processes of the tests, and files within one, compile much of the same.
+jax.config.update('jax_compilation_cache_dir', compile_cache.folder())
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+# Programs that are traced and compiled are millions of objects, and looking through them for garbage takes a tenth of
+# the time.
+gc.set_threshold(100_000, 50, 100)
+
+
+# Files that take the most CPU time, longest first: a long one that is started last leaves the other process idle.
+_LONGEST = (
+  'docs', 'models', 'train', 'study', 'main', 'damage', 'pipeline', 'kills', 'api', 'hidden_mask', 'stops',
+  'divergence', 'precision', 'study_report', 'environment', 'launch_cloud', 'missing', 'mmsa', 'plan', 'report',
+  'mapped',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Long files first; pytest-xdist hands out files in this order."""
+  place = {f'test_{name}.py': number for number, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_collection_finish() -> None:
+  """What is imported by now stays."""
+  gc.collect()
+  gc.freeze()
+
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,21 +102,18 @@ class Command:
     "--config.protocols=('modality/noise',)",
   )
 
-  def __init__(self, cache: Path):
-    """`cache`: folder in which one process leaves what it compiled to the next."""
-    self._cache = compile_cache.environment(cache)
-
   def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs it in the root of the repository."""
-    environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'} | self._cache
+    environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+    environment |= compile_cache.environment()
     command = [sys.executable, '-m', 'dream_jax.main', *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, env=environment, timeout=600)
 
 
 @pytest.fixture(scope='session')
-def command(tmp_path_factory) -> Command:
+def command() -> Command:
   """Runs the command line."""
-  return Command(tmp_path_factory.mktemp('compiled'))
+  return Command()
 
 
 @pytest.fixture(scope='session')

@@ -1,7 +1,7 @@
 """Small recipes and data sets for every task, for the tests that train, predict and evaluate."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -10,10 +10,17 @@ import small_data
 
 from dream_jax.config.default import get_default
 from dream_jax.config.recipe import Recipe, recipe_from_config
+from dream_jax.data import pipeline
 from dream_jax.data.datasets import Dataset, Split
 from dream_jax.data.prepare import Prepared, prepare
+from dream_jax.missingness.counter import NUMPY
 from dream_jax.missingness.missing import Missing
+from dream_jax.models.registry import find_method
+from dream_jax.parallel.mesh import make_mesh
 from dream_jax.spec import TASKS, DatasetSpec
+from dream_jax.training import feed, programs, train
+from dream_jax.training.feed import Feed
+from dream_jax.training.train import Trainer
 
 NUM_OUTPUTS = dict(zip(TASKS, (1, 1, 3, 4), strict=True))  # regression, binary, multiclass, multilabel
 # Compilation is most of the time of these tests; nothing here runs long enough for optimised code to pay.
@@ -99,6 +106,36 @@ def small_config(**overrides):
 def small_recipe(**overrides) -> Recipe:
   """The recipe of `small_config`."""
   return recipe_from_config(small_config(**overrides))
+
+
+def numpy_batches(
+  prepared: Prepared,
+  *,
+  inject: Missing,
+  batch_size: int,
+  seeds: Sequence[int],
+  num_steps: int,
+  steps_per_call: int,
+  with_clean: bool,
+) -> Iterator[pipeline.Batch]:
+  """What `train_batches` gives from the first step on, see `test_pipeline.py`, without the seconds TensorFlow takes."""
+  data = pipeline.training_arrays(prepared, inject, seeds, None)
+  positions = np.arange(batch_size)
+  for first in range(0, num_steps, steps_per_call):
+    steps = np.arange(first, min(first + steps_per_call, num_steps))
+    flat = pipeline.flat_batch(prepared.spec, inject, data, steps, positions, batch_size, with_clean, NUMPY)
+    lead = (len(steps), len(seeds), batch_size)
+    yield jax.tree.map(lambda x, lead=lead: np.reshape(x, lead + x.shape[1:]), flat)
+
+
+def small_trainer(name: str, recipe: Recipe, prepared: Prepared, *, num_devices: int = 2) -> Trainer:
+  """A trainer compiled fast, in calls of two steps; parameters in pieces on more devices take longer to save."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, '_CALL_BYTES', 5000)
+    for module in (programs, feed):
+      patch.setattr(module, 'compiler_options', lambda **_: FAST_COMPILE)
+    patch.setattr(programs, 'make_mesh', lambda seed, data, _: make_mesh(seed, data, jax.devices()[:num_devices]))
+    return Trainer(find_method(name), recipe, Feed(recipe, prepared))
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -8,15 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
+from small_runs import optax_promotes, small_prepared, small_recipe, small_trainer  # noqa: F401
 
 from dream_jax.errors import Diverged
-from dream_jax.models.registry import find_method
-from dream_jax.training import divergence, feed, programs, train
-from dream_jax.training.feed import Feed
+from dream_jax.training import divergence
 from dream_jax.training.runs import Runs
 from dream_jax.training.step import Selection
-from dream_jax.training.train import Trainer
 from dream_jax.workdir.checkpoints import Checkpoints
 
 _METHOD = 'concat+dropout'
@@ -30,12 +27,7 @@ def prepared():
 @pytest.fixture(scope='module')
 def made(prepared):
   """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds, a checkpoint after every call."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, '_CALL_BYTES', 5000)
-    for module in (programs, feed):
-      patch.setattr(module, 'compiler_options', lambda **_: FAST_COMPILE)
-    recipe = small_recipe(mesh__seed=2, seed=3, train__checkpoint_seconds=0.0)
-    return Trainer(find_method(_METHOD), recipe, Feed(recipe, prepared))
+  return small_trainer(_METHOD, small_recipe(mesh__seed=2, seed=3, train__checkpoint_seconds=0.0), prepared)
 
 
 @pytest.fixture
@@ -142,10 +134,9 @@ def test_parameters_that_are_not_finite_are_not_saved_though_the_loss_is(trainer
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.best.params))
 
 
-def test_a_learning_rate_far_too_high_is_named(prepared, tmp_path, monkeypatch):
-  monkeypatch.setattr(programs, 'compiler_options', lambda **_: FAST_COMPILE)
+def test_a_learning_rate_far_too_high_is_named(prepared, tmp_path):
   recipe = small_recipe(num_seeds=1, optimizer__learning_rate=100.0, optimizer__weight_decay=1e4)
-  trainer = Trainer(find_method('concat'), recipe, Feed(recipe, prepared))
+  trainer = small_trainer('concat', recipe, prepared, num_devices=1)
   told = _refused(trainer, tmp_path)
   assert 'concat diverged in steps' in told
   assert 'of 12: not finite for seed 0 (1 of 1): loss, task, gradient_norm' in told

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import jit, small_prepared, small_recipe
+from small_runs import jit, numpy_batches, small_prepared, small_recipe
 
-from dream_jax.data.pipeline import train_batches
 from dream_jax.missingness.missing import Missing
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.dream import losses
@@ -51,12 +50,11 @@ def terms_of():
 def _batch(*names):
   """(spec, a batch with removed slots) of these modalities, of all if none is named."""
   prepared = small_prepared('multiclass', *([names] if names else []), train=16, validation=4, test=4)
-  batches = train_batches(
+  batches = numpy_batches(
     prepared,
     inject=Missing('modality', 0.6, fills=('noise',)),
     batch_size=8,
     seeds=(0,),
-    start_step=0,
     num_steps=1,
     steps_per_call=1,
     with_clean=True,

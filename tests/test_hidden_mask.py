@@ -9,7 +9,15 @@ import functools
 import jax
 import numpy as np
 import pytest
-from small_runs import FAST_COMPILE, jit, optax_promotes, small_dataset, small_prepared, small_recipe  # noqa: F401
+from small_runs import (  # noqa: F401
+  FAST_COMPILE,
+  jit,
+  numpy_batches,
+  optax_promotes,
+  small_dataset,
+  small_prepared,
+  small_recipe,
+)
 
 from dream_jax.data import pipeline
 from dream_jax.data.pipeline import eval_batches, train_batches
@@ -210,8 +218,8 @@ def test_training_outputs_and_task_losses_do_not_read_the_mask_or_the_clean_inpu
   method = find_method(name)
   params = jax.tree.map(lambda p: p[0], _random_params(_abstract_params(name, prepared)))
   inject = Missing('modality', 0.7, 'uniform', fills=_ALL_FILLS)
-  batches = train_batches(
-    prepared, inject=inject, batch_size=8, seeds=(0,), start_step=0, num_steps=1, steps_per_call=1, with_clean=True
+  batches = numpy_batches(
+    prepared, inject=inject, batch_size=8, seeds=(0,), num_steps=1, steps_per_call=1, with_clean=True
   )
   batch = jax.tree.map(lambda x: x[0, 0], next(batches))
   if method.uses_oracle:

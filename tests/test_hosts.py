@@ -1,5 +1,6 @@
 """Several real processes on this machine: they give what one gives, stop together, die together, and go on anywhere."""
 
+import functools
 import json
 import os
 import random
@@ -78,7 +79,7 @@ def test_what_process_0_refuses_all_refuse(monkeypatch, process):
 class _Job:
   """N processes of one command."""
 
-  def __init__(self, root, cache, workdir, count, *flags, devices=1):
+  def __init__(self, root, workdir, count, *flags, devices=1):
     self._workdir = workdir
     self._before = self._logged()
     port = _free_port()
@@ -86,7 +87,7 @@ class _Job:
       **os.environ,
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-      **compile_cache.environment(cache),
+      **compile_cache.environment(),
     }
     command = [sys.executable, '-m', 'dream_jax.main', *_FLAGS, *flags, f'--workdir={workdir}']
     together = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}'] if count > 1 else []
@@ -169,10 +170,9 @@ def _assert_same_run(workdir, other, method=_METHOD):
 
 
 @pytest.fixture(scope='module')
-def job(root, tmp_path_factory):
+def job(root):
   """Starts processes that share what they compile."""
-  cache = tmp_path_factory.mktemp('compiled')
-  return lambda workdir, count, *flags, **rest: _Job(root, cache, workdir, count, *flags, **rest)
+  return functools.partial(_Job, root)
 
 
 @pytest.fixture(scope='module')
@@ -214,7 +214,7 @@ def _free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('count', 'devices'), [(1, 2), (1, 1), (4, 1)], ids=['1x2', '1x1', '4x1'])
+@pytest.mark.parametrize(('count', 'devices'), [(1, 2), (4, 1)], ids=['1x2', '4x1'])
 def test_any_number_of_processes_trains_the_same_model(job, two, tmp_path, count, devices):
   other = job(tmp_path / 'run', count, devices=devices)
   assert other.finish() == [0] * count, other.output
@@ -244,12 +244,11 @@ def test_dream_on_two_processes_is_that_of_one(job, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('told', [0, 1])
-def test_sigterm_to_one_stops_all_and_the_same_command_continues(job, two, tmp_path, told):
+def test_sigterm_to_one_stops_all_and_the_same_command_continues(job, two, tmp_path):
   workdir = tmp_path / 'run'
   first = job(workdir, 2)
   first.wait_for_step(40)
-  first.processes[told].send_signal(signal.SIGTERM)
+  first.processes[1].send_signal(signal.SIGTERM)  # Process 0 hears it in the test of a bucket.
   assert first.finish() == [0, 0], first.output
   assert f'SIGTERM: {_METHOD} saved at step' in first.output[0]
   assert 'the same command continues' in first.output[0]

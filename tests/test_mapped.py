@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
+from small_runs import FAST_COMPILE, numpy_batches, optax_promotes, small_prepared, small_recipe  # noqa: F401
 
-from dream_jax.data.pipeline import train_batches
 from dream_jax.errors import UserError
 from dream_jax.models.model import ORACLE_MASK
 from dream_jax.models.registry import METHODS, find_method
@@ -53,12 +52,11 @@ class _Run:
     seeds = put(np.arange(_SEEDS, dtype=np.uint32), sharding(mesh, 'seed'))
     state = dataclasses.replace(lowered.create.compile(FAST_COMPILE)(seeds), best=None)
     self.losses = []
-    for batch in train_batches(
+    for batch in numpy_batches(
       prepared,
       inject=recipe.inject.missing(),
       batch_size=_ROWS,
       seeds=recipe.seeds,
-      start_step=0,
       num_steps=_STEPS,
       steps_per_call=5,
       with_clean='clean' in lowered.batch,
@@ -141,12 +139,11 @@ def test_devices_that_share_rows_hold_equal_parameters_to_the_bit(prepared):
   )
   seeds = put(np.arange(_SEEDS, dtype=np.uint32), sharding(mesh, 'seed'))
   state = dataclasses.replace(lowered.create.compile(FAST_COMPILE)(seeds), best=None)
-  (batch,) = train_batches(
+  (batch,) = numpy_batches(
     prepared,
     inject=recipe.inject.missing(),
     batch_size=_ROWS,
     seeds=recipe.seeds,
-    start_step=0,
     num_steps=2,
     steps_per_call=2,
     with_clean=False,

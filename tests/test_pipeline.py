@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from small_data import SPEC, small_dataset
+from small_runs import numpy_batches
 
 from dream_jax.data.pipeline import device_prefetch, eval_batches, train_batches
 from dream_jax.data.prepare import prepare
@@ -46,6 +47,12 @@ def _train(prepared, **changes):
 def usual(prepared):
   """The batches of `_train` without changes, made once: tracing them takes longer than all they are compared with."""
   return _train(prepared)
+
+
+@pytest.fixture(scope='module')
+def complete(prepared):
+  """Three times as many, of which nothing is missing, made once as well."""
+  return _train(prepared, inject=Missing(), num_steps=30)
 
 
 def _join(batches, axis=0):
@@ -90,6 +97,16 @@ def test_all_backends_read_the_same_rows(name):
     np.testing.assert_array_equal(x, np.asarray(y))
 
 
+def test_batches_of_numpy_are_the_same(prepared, usual):
+  """Other tests train on these."""
+  same = numpy_batches(
+    prepared, inject=INJECT, batch_size=8, seeds=(3, 11), num_steps=10, steps_per_call=4, with_clean=True
+  )
+  for x, y in zip(usual, same, strict=True):
+    _assert_same(x, y)
+    assert jax.tree.map(lambda a: a.dtype, x) == jax.tree.map(lambda a: a.dtype, y)
+
+
 def test_shapes_and_the_shorter_last_call(prepared, usual):
   batches = usual
   assert [len(b['label']) for b in batches] == [4, 4, 2]
@@ -98,11 +115,11 @@ def test_shapes_and_the_shorter_last_call(prepared, usual):
   assert batches[0]['inputs']['audio_length'].shape == batches[0]['label'].shape == (4, 2, 8)
   assert batches[0]['kept'].shape == (4, 2, 8, 4)
   assert batches[0]['kept'].dtype == batches[0]['inputs']['face'].dtype == np.float32
-  assert 'clean' not in _train(prepared, with_clean=False)[0]
+  assert 'clean' not in _train(prepared, with_clean=False, inject=Missing(), num_steps=1)[0]
 
 
-def test_each_seed_visits_every_sample_once_an_epoch(prepared):
-  label = _join(_train(prepared, num_steps=30))['label']
+def test_each_seed_visits_every_sample_once_an_epoch(complete):
+  label = _join(complete)['label']
   orders = [label[:, s].reshape(6, N) for s in range(2)]
   for order in orders:
     np.testing.assert_array_equal(np.sort(order, 1), np.broadcast_to(np.arange(N), (6, N)))
@@ -110,11 +127,7 @@ def test_each_seed_visits_every_sample_once_an_epoch(prepared):
   assert (orders[0] != orders[1]).any()
 
 
-def test_iterating_twice_gives_the_same(prepared, usual):
-  _assert_same(usual, _train(prepared))
-
-
-@pytest.mark.parametrize(('start', 'per_call'), [(4, 4), (1, 3), (9, 100)])
+@pytest.mark.parametrize(('start', 'per_call'), [(1, 3), (9, 100)])
 def test_any_step_can_be_the_first(prepared, usual, start, per_call):
   whole = _join(usual)
   rest = _join(_train(prepared, start_step=start, num_steps=10 - start, steps_per_call=per_call))
@@ -127,16 +140,17 @@ def test_a_seed_does_not_depend_on_its_company(prepared, usual):
 
 
 def test_processes_cut_the_global_batch(prepared, usual):
-  parts = [_join(_train(prepared, rows=slice(i, i + 4))) for i in (0, 4)]
-  _assert_same(_join(usual), _join(parts, axis=2))
+  part = _join(_train(prepared, rows=slice(3, 7)))
+  _assert_same(jax.tree.map(lambda x: x[:, :, 3:7], _join(usual)), part)
 
 
 @pytest.mark.parametrize(
   'inject', [Missing(), INJECT, Missing('frames', 0.5), Missing('block', 0.5, 'uniform')], ids=describe
 )
-def test_a_batch_is_what_numpy_makes_of_its_rows(prepared, inject):
+def test_a_batch_is_what_numpy_makes_of_its_rows(prepared, usual, complete, inject):
   split = prepared.splits['train']
-  batch = _join(_train(prepared, inject=inject))
+  known = {INJECT: usual, Missing(): complete}
+  batch = _join(known[inject] if inject in known else _train(prepared, inject=inject))
   for step in (0, 6, 9):
     for s, seed in enumerate((3, 11)):
       rows = batch['label'][step, s]
@@ -154,9 +168,9 @@ def test_a_batch_is_what_numpy_makes_of_its_rows(prepared, inject):
       np.testing.assert_allclose(at['kept'], keep.share, rtol=1e-6)
 
 
-def test_every_epoch_loses_something_else(prepared):
-  batch = _join(_train(prepared, num_steps=10, seeds=(3,)))
-  label, kept = batch['label'].reshape(2, N), batch['kept'].reshape(2, N, 4)
+def test_every_epoch_loses_something_else(usual):
+  batch = _join(usual)
+  label, kept = batch['label'][:, 0].reshape(2, N), batch['kept'][:, 0].reshape(2, N, 4)
   first, second = (k[np.argsort(r)] for k, r in zip(kept, label, strict=True))
   assert (first != second).any(1).mean() > 0.3
   assert (kept.max(2) == 1).all()

@@ -13,15 +13,12 @@ import compile_cache
 import jax
 import numpy as np
 import pytest
-from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
+from small_runs import optax_promotes, small_prepared, small_recipe, small_trainer  # noqa: F401
 
 from dream_jax.errors import Interrupted, Preempted
 from dream_jax.machine import exit_codes, interrupts
-from dream_jax.models.registry import find_method
 from dream_jax.parallel import hosts
-from dream_jax.training import feed, programs, train
-from dream_jax.training.feed import Feed
-from dream_jax.training.train import Trainer
+from dream_jax.training import train
 from dream_jax.workdir import storage
 from dream_jax.workdir.checkpoints import Checkpoints
 from dream_jax.workdir.events import Events
@@ -33,12 +30,8 @@ _CALLS = 6
 @pytest.fixture(scope='module')
 def made():
   """A compiled trainer: 12 steps in calls of 2, validation every 4, a checkpoint after every call."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, '_CALL_BYTES', 5000)
-    for module in (programs, feed):
-      patch.setattr(module, 'compiler_options', lambda **_: FAST_COMPILE)
-    recipe = small_recipe(mesh__seed=2, train__checkpoint_seconds=0.0)
-    return Trainer(find_method(_METHOD), recipe, Feed(recipe, small_prepared('multiclass', ('face', 'pose'))))
+  recipe = small_recipe(mesh__seed=2, train__checkpoint_seconds=0.0)
+  return small_trainer(_METHOD, recipe, small_prepared('multiclass', ('face', 'pose')))
 
 
 @pytest.fixture(scope='module')
@@ -90,7 +83,8 @@ def _assert_same(a, b, trainer):
   assert (a / 'metrics.jsonl').read_bytes() == (b / 'metrics.jsonl').read_bytes()
 
 
-@pytest.mark.parametrize('call', range(1, _CALLS + 1))
+# The first, one with a reading, one between two of them, and the last.
+@pytest.mark.parametrize('call', [1, 2, 3, _CALLS])
 def test_interrupted_at_any_call_it_saves_and_goes_on_to_the_same_bits(
   trainer, whole, started, tmp_path, monkeypatch, call
 ):
@@ -150,7 +144,8 @@ def test_who_interrupts_gets_another_code_than_who_preempts(stop, code, capsys):
   assert ''.join(capsys.readouterr()) == f'{stop}; go on\n'
 
 
-@pytest.mark.parametrize('call', range(2, _CALLS + 1))
+# After a save between readings and after one with a reading.
+@pytest.mark.parametrize('call', [2, 5])
 def test_killed_between_readings_it_goes_on_from_the_last_call(trainer, whole, tmp_path, monkeypatch, call):
   def die():
     raise RuntimeError('killed')
@@ -376,7 +371,7 @@ def test_the_command_is_interrupted_and_goes_on(root, tmp_path):
     '--config.train.epochs=60', '--config.train.num_evals=1', "--config.protocols=('modality/noise',)",
     '--config.train.batch_size=1', f'--workdir={tmp_path / "run"}',
   )  # fmt: skip
-  environment = {**os.environ, 'XLA_FLAGS': '', **compile_cache.environment(tmp_path / 'compiled')}
+  environment = {**os.environ, 'XLA_FLAGS': '', **compile_cache.environment()}
   started = subprocess.Popen(
     [sys.executable, '-m', 'dream_jax.main', *flags],
     cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

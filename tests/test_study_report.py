@@ -198,8 +198,11 @@ def _spoiled(value, share, rng, holes):
 
 
 @pytest.mark.filterwarnings('error')
-@pytest.mark.parametrize('share', [0.1, 1.0])
-@pytest.mark.parametrize('holes', [[None], [None, math.nan, math.inf, -math.inf]], ids=['null', 'any'])
+@pytest.mark.parametrize(
+  ('holes', 'share'),
+  [([None, math.nan, math.inf, -math.inf], 0.1), ([None, math.nan, math.inf, -math.inf], 1.0), ([None], 1.0)],
+  ids=['some', 'all', 'null'],
+)
 @pytest.mark.parametrize('kind', ['run', 'one seed', 'errors', 'study'])
 def test_whatever_is_undefined_is_a_dash(kind, holes, share):
   metrics, seeds = ('mae', 'corr') if kind == 'errors' else ('accuracy',), 1 if kind == 'one seed' else 3
@@ -225,7 +228,7 @@ def test_the_page_has_a_section_for_every_regime_and_sets_the_habit_apart(tmp_pa
   assert headings[:3] == ['Standings', 'Training data: complete', 'Training data: modality/0.5']
   assert 'Not a result: selection on the test split' in headings
   assert text.index('NOT A RESULT') > text.index('Methods and cost</h2>')
-  assert len(embedded_images(text)) == len(figures.draw(results)) == 2 + 1 + 2 + 1
+  assert len(embedded_images(text)) == 2 + 1 + 2 + 1
   assert all(f'id="{key}"' in text for key in re.findall(r'href="#([^"]+)"', text))
 
 

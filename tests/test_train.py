@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe  # noqa: F401
+from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe, small_trainer  # noqa: F401
 
-from dream_jax.data.pipeline import train_batches
 from dream_jax.models.dream.dream import Dream
 from dream_jax.models.registry import METHODS, find_method
 from dream_jax.parallel.mesh import make_mesh
@@ -47,11 +46,8 @@ def _trainer(name, recipe, prepared, **rest):
 
 @pytest.fixture(scope='module')
 def trainer(prepared):
-  """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds on one axis of the mesh."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, '_CALL_BYTES', 5000)
-    _compile_fast(patch)
-    made = _trainer('dream', small_recipe(mesh__seed=2), prepared)
+  """A compiled trainer: 12 steps in calls of 2, validation every 4, two seeds and two shares of the rows on a mesh."""
+  made = small_trainer('dream', small_recipe(mesh__seed=2), prepared, num_devices=4)
   s = made.schedule
   assert (s.num_steps, s.eval_every, s.per_call) == (12, 4, 2)
   return made
@@ -89,10 +85,7 @@ def test_stopped_and_continued_equals_never_stopped(trainer, whole, tmp_path, st
 
 
 def test_a_method_with_settings_of_its_own_continues_too(prepared, tmp_path, capsys):
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, '_CALL_BYTES', 5000)
-    _compile_fast(patch)
-    trainer = _trainer('concat+dropout[optimizer.learning_rate=0.01]', small_recipe(mesh__seed=2), prepared)
+  trainer = small_trainer('concat+dropout[optimizer.learning_rate=0.01]', small_recipe(mesh__seed=2), prepared)
   trainer.run(str(tmp_path), max_steps=4)
   result = trainer.run(str(tmp_path))
   assert 'concat+dropout[optimizer.learning_rate=0.01]: continues at step 4 of 12' in capsys.readouterr().out
@@ -198,21 +191,6 @@ def test_a_score_is_the_mean_over_draws_of_what_is_missing(task, monkeypatch):
   assert asked == [('validation', trainer.inject, trainer.recipe.seed + draw) for draw in range(3)]
 
 
-def test_batches_of_a_vectorised_run_are_those_of_the_seed_alone(trainer, prepared):
-  kind = {
-    'inject': trainer.inject,
-    'batch_size': 8,
-    'start_step': 4,
-    'num_steps': 4,
-    'steps_per_call': 2,
-    'with_clean': True,
-  }
-  together = list(train_batches(prepared, seeds=(0, 1), **kind))
-  alone = list(train_batches(prepared, seeds=(1,), **kind))
-  _assert_equal([jax.tree.map(lambda x: x[:, 1:], b) for b in together], alone)
-  assert not np.array_equal(together[0]['label'][:, 0], together[0]['label'][:, 1])
-
-
 @pytest.mark.slow
 def test_seed_of_a_vectorised_run_is_the_seed_alone(trainer, prepared, tmp_path, monkeypatch):
   """To a tolerance: other numbers of seeds and devices make another compiled program, which adds the same numbers in
@@ -298,7 +276,7 @@ def _start(workdir, root):
     stderr=subprocess.PIPE,
     text=True,
     cwd=root,
-    env={**os.environ, **compile_cache.environment(workdir.parent / 'compiled')},
+    env={**os.environ, **compile_cache.environment()},
   )
 
 
