@@ -1,4 +1,4 @@
-"""Frames: gaps are interpolated, what is left speaks for the slot, and odds are learned from what the trainer removed."""
+"""Frames: gaps are interpolated, what is left speaks for the slot, and odds are learned from what training removed."""
 
 import jax
 import jax.numpy as jnp

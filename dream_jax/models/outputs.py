@@ -11,8 +11,8 @@ class Outputs:
   Attributes:
     prediction: [B, C] logits, log-probabilities (multiclass) or standardised values (regression).
     contributions: [B, M] estimated contribution of each modality: M times its credit, if that is more than 0,
-      times the probability that it is there. In classification between 0 and M; equal shares of a fully certain prediction give one minus
-      the prior probability of the target, each.
+      times the probability that it is there. In classification between 0 and M; equal shares of a fully certain
+      prediction give one minus the prior probability of the target, each.
     presence: [B, M] share of the slot that is real content of this sample, as estimated: the probability that there is
       any, times the share of its frames that are trusted (1 for what has no frames).
     gates: [B, M] share of each latent that was replaced by its reconstruction.
