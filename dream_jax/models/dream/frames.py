@@ -89,7 +89,7 @@ class FrameDetector(nn.Module):
 
   modality: ModalitySpec
   dtype: Dtype
-  width: int = 8
+  width: int = 16
 
   @nn.compact
   def __call__(self, x: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -107,7 +107,7 @@ class FrameDetector(nn.Module):
     # How the sequence is as a whole: what is odd here may be usual there.
     whole = nn.Dense(self.width, name='whole')(masked_mean(found, inside))
     hidden = Dense(self.width, name='frame')(found.astype(self.dtype)) + whole[:, None].astype(self.dtype)
-    hidden = nn.relu(hidden)
+    hidden = nn.gelu(hidden)
     first = Dense(1, name='first')(hidden)[..., 0].astype(jnp.float32)
     if m.kind == 'tokens':
       return first, first
@@ -115,13 +115,13 @@ class FrameDetector(nn.Module):
     residual = jnp.where(inside[..., None], residual, 0.0)
     again = [self._projected(residual.astype(self.dtype), 'residual'), _log_square(residual), hidden, first[..., None]]
     again = jnp.concatenate([part.astype(self.dtype) for part in again], axis=-1)
-    again = nn.relu(Dense(self.width, name='again')(again))
+    again = nn.gelu(Dense(self.width, name='again')(again))
     return first, first + Dense(1, name='second')(again)[..., 0].astype(jnp.float32)
 
   def _projected(self, x: jax.Array, name: str) -> jax.Array:
     """As `recognition.RawDetector`: a linear readout and a squared one, float32."""
     q = Dense(self.width, name=name)(x).astype(jnp.float32)
-    return jnp.concatenate([nn.relu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
+    return jnp.concatenate([nn.gelu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
 
 
 def _log_square(x: jax.Array) -> jax.Array:
