@@ -17,6 +17,7 @@ from dream_jax.errors import UserError
 ABLATIONS = (
   'dream[model.recognise=False]',  # every slot counts as real
   'dream[model.agreement=False]',  # each slot is judged by itself
+  'dream[model.frames=False]',  # a sequence is judged as a whole, gaps and all
   'dream[model.typicality=False]',  # what real content looks like is learnt from nothing
   'dream[model.assess=False]',  # the soft mask follows presence alone
   'dream[model.game=certainty]',  # a coalition is worth how sure it is, right or wrong

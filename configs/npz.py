@@ -34,6 +34,9 @@ def get_config(variant: str = ''):
   config.train.epochs = 40
   config.train.num_evals = 10
   config.train.validation_draws = 2
+  # Sequences and texts lose parts in training, and DREAM reads what is left of them. Nothing changes for other kinds.
+  config.inject.parts = ('frames', 'block')
+  config.model.frames = True
   if variant == 'quick':
     config.num_seeds = 2
     config.train.epochs = 8

@@ -30,7 +30,8 @@ _ZERO_IS_MEANT = {
   'config.model.head_dropout',
   'config.model.sharpness',
   'config.model.gate_threshold',
-  *(f'config.losses.{name}' for name in ('unimodal', 'coalition', 'recognition', 'reconstruction', 'confidence')),
+  *(f'config.losses.{name}' for name in ('unimodal', 'coalition', 'recognition', 'frames')),
+  *(f'config.losses.{name}' for name in ('reconstruction', 'confidence')),
   'config.inject.rate',
   'config.train_missing.rate',
   'config.optimizer.weight_decay',
@@ -54,6 +55,8 @@ _EMPTY_IS_MEANT = {
   'config.train_missing.kept',
   'config.suite.data',
   'config.suite.folders',
+  'config.train_missing.parts',
+  'config.inject.parts',
 }
 # Of these only the data set knows the names.
 _NAMES_OF_THE_DATA = {

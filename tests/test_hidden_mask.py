@@ -190,13 +190,15 @@ _READS_CLEAN = {
   'p-rmf': {'reconstruction'},
 }
 _READS_KEPT = {
-  'dream': {*_READS_CLEAN['dream'], 'unimodal', 'coalition', 'recognition'},
+  'dream': {*_READS_CLEAN['dream'], 'unimodal', 'coalition', 'recognition', 'frames'},
   'mmin': {'imagination', 'cycle'},
   'tfr-net': {'reconstruction'},
   'lnln': {'completeness', 'adversary'},
   'momke': {'unimodal'},
   'momke-blind': {'unimodal'},
 }
+
+_READS_FRAMES = {'dream': {'frames'}}
 
 
 def _loss_of(name):
@@ -217,7 +219,7 @@ def _loss_of(name):
 def test_training_outputs_and_task_losses_do_not_read_the_mask_or_the_clean_inputs(prepared, name):
   method = find_method(name)
   params = jax.tree.map(lambda p: p[0], _random_params(_abstract_params(name, prepared)))
-  inject = Missing('modality', 0.7, 'uniform', fills=_ALL_FILLS)
+  inject = Missing('modality', 0.7, 'uniform', parts=('frames', 'block'), fills=_ALL_FILLS)
   batches = numpy_batches(
     prepared, inject=inject, batch_size=8, seeds=(0,), num_steps=1, steps_per_call=1, with_clean=True
   )
@@ -234,9 +236,11 @@ def test_training_outputs_and_task_losses_do_not_read_the_mask_or_the_clean_inpu
     key: rng.permutation(x) if x.dtype == np.int32 else rng.normal(9, 5, x.shape).astype(np.float32)
     for key, x in batch['clean'].items()
   }
+  about_frames = {**batch, 'kept_frames': {key: ~x for key, x in batch['kept_frames'].items()}}
   run = _loss_of(name)
   outputs, (_, terms) = run(params, batch, jax.random.key(0))
-  for other, may_read in ((about_kept, _READS_KEPT), ({**batch, 'clean': about_clean}, _READS_CLEAN)):
+  lies = ((about_kept, _READS_KEPT), ({**batch, 'clean': about_clean}, _READS_CLEAN), (about_frames, _READS_FRAMES))
+  for other, may_read in lies:
     others, (_, other_terms) = run(params, other, jax.random.key(0))
     same = _same(outputs, others)
     reading = {term for term in terms if not np.array_equal(terms[term], other_terms[term])}
@@ -253,6 +257,7 @@ _INCOMPLETE = (
   Missing('subset', kept=('audio', 'face'), fills=('zeros', 'mean')),
   Missing('frames', 0.6, fills=_ALL_FILLS),
   Missing('block', 0.6, fills=('noise', 'zeros')),
+  Missing('modality', 0.6, parts=('frames', 'block'), fills=_ALL_FILLS),
 )
 
 

@@ -25,6 +25,8 @@ EXAMPLES = (
   Missing('frames', 0.5, fills=ALL_FILLS),
   Missing('frames', 0.9, 'uniform', fills=('swap',)),
   Missing('block', 0.5, 'uniform', fills=ALL_FILLS),
+  Missing('modality', 0.6, 'uniform', parts=('frames', 'block'), fills=ALL_FILLS),
+  Missing('imbalanced', 0.1, rates=(('text', 0.8),), parts=('block',), fills=('swap', 'zeros')),
 )
 MANY = np.random.default_rng(0).integers(0, 2**32, (20000, 2), dtype=np.uint32)
 
@@ -92,10 +94,13 @@ def test_what_is_removed_is_never_read(missing):
   inputs = {k: v.copy() for k, v in split.features.items()}
   removed = 0
   for m, modality in enumerate(SPEC.modalities):
-    gone = ~keep.frames[modality.name] if modality.name in keep.frames else ~keep.slots[:, m]
+    whole = ~keep.slots[:, m]
+    gone = whole
+    if modality.name in keep.frames:
+      gone = ~keep.frames[modality.name] | whole[:, None]
     inputs[modality.name][gone] = -7 if modality.kind == 'tokens' else np.nan
-    if modality.has_length and not keep.frames:
-      inputs[modality.length_name][gone] = -5
+    if modality.has_length:
+      inputs[modality.length_name][whole] = -5
     removed += gone.sum()
   assert removed
   found, _ = _apply(missing, split, rows, inputs=inputs)
@@ -118,6 +123,35 @@ def test_modalities_go_missing_independently():
   assert abs((removed & other).mean() - 0.09) < 0.01
   other = ~slot_keep(Missing('modality', 0.3), SPEC, seed=2, keys=MANY, epoch=0, backend=NUMPY)
   assert abs((removed & other).mean() - 0.09) < 0.01
+
+
+@pytest.mark.parametrize('law', ['fixed', 'uniform'])
+def test_parts_are_what_sequences_lose_besides(law):
+  lengths = {'audio': np.full(len(MANY), 7, np.int32), 'text': np.full(len(MANY), 6, np.int32)}
+  drawn = {'lengths': lengths, 'seed': 1, 'keys': MANY, 'epoch': 0, 'backend': NUMPY}
+  whole = draw_keep(Missing('modality', 0.6, law), SPEC, **drawn)
+  keep = draw_keep(Missing('modality', 0.6, law, parts=('frames', 'block')), SPEC, **drawn)
+  # Whole modalities go as ever, and what has no frames loses nothing else.
+  np.testing.assert_array_equal(keep.slots, whole.slots)
+  np.testing.assert_array_equal(keep.share[:, 2:], whole.share[:, 2:])
+  audio, text = ~keep.frames['audio'], ~keep.frames['text']
+  expected = np.where(keep.slots[:, 0], 1 - audio.mean(1), 0)
+  np.testing.assert_allclose(keep.share[:, 0], expected, atol=1e-6)
+  # A third of the sequences loses nothing, a third frames, a third a span; each modality draws for itself.
+  mean = 0.6 if law == 'fixed' else 0.3
+  assert abs(audio.mean() - 2 / 3 * mean) < 0.02
+  inner = (np.diff(audio.astype(int), axis=1) == 1).sum(1) + audio[:, 0]  # spans that begin
+  assert (inner > 1).mean() > 0.05
+  assert abs(np.corrcoef(audio.mean(1), text.mean(1))[0, 1]) < 0.03
+  only = ~draw_keep(Missing('modality', 0.6, law, parts=('block',)), SPEC, **drawn).frames['audio']
+  assert ((np.diff(only.astype(int), axis=1) == 1).sum(1) + only[:, 0] <= 1).all()
+  assert abs((only.any(1)).mean() - 0.5) < (0.02 if law == 'fixed' else 0.1)
+
+
+def test_parts_belong_to_kinds_that_remove_whole_modalities():
+  for kind in ('frames', 'block', 'none'):
+    with pytest.raises(UserError, match='parts'):
+      validate(Missing(kind, 0.5 if kind != 'none' else 0.0, parts=('frames',)), SPEC)
 
 
 def test_uniform_law_draws_a_rate_per_sample():

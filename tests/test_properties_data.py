@@ -36,6 +36,7 @@ def missing(draw):
     draw(st.sampled_from(('fixed', 'uniform'))),
     rates=tuple((name, draw(RATES)) for name in draw(some)) if kind == 'imbalanced' else (),
     kept=tuple(draw(some)) if kind == 'subset' else (),
+    parts=draw(st.sampled_from(((), ('frames',), ('block', 'frames')))) if kind in ('modality', 'imbalanced') else (),
     fills=tuple(draw(st.lists(st.sampled_from(FILLS), min_size=1, max_size=4, unique=True))),
   )
 
@@ -73,9 +74,9 @@ def test_what_stays_is_untouched_and_something_stays(what, seed):
     old, new = SPLIT.features[modality.name], found[modality.name]
     stays = slots[:, m]
     if modality.name in keep.frames:
-      frames = keep.frames[modality.name]
+      frames, length = keep.frames[modality.name] & stays[:, None], modality.length_name
       np.testing.assert_array_equal(new[frames], old[frames])
-      np.testing.assert_array_equal(found[modality.length_name], SPLIT.features[modality.length_name])
+      np.testing.assert_array_equal(found[length][stays], SPLIT.features[length][stays])
     else:
       np.testing.assert_array_equal(new[stays], old[stays])
     if modality.has_length:
@@ -102,7 +103,9 @@ def test_the_removed_is_never_read(what, seed):
   found, keep = _apply(what, seed)
   slots = np.broadcast_to(keep.slots, (len(SPLIT), SPEC.num_modalities))
   for m, modality in enumerate(SPEC.modalities):
-    gone = ~slots[:, m] if modality.name not in keep.frames else ~keep.frames[modality.name]
+    gone = ~slots[:, m]
+    if modality.name in keep.frames:
+      gone = gone[:, None] | ~keep.frames[modality.name]
     values = poisoned[modality.name]
     values[gone] = np.nan if values.dtype.kind == 'f' else 1
   drawn = {'seed': seed, 'keys': SPLIT.keys, 'epoch': 2, 'backend': NUMPY}

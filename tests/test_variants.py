@@ -63,6 +63,8 @@ def test_variants_share_programs_only_where_nothing_compiled_differs():
     return program_key(method, recipe_of(method, recipe), spec)
 
   assert key("dream[inject.fills=('zeros',)]") == key('dream')
+  assert key("dream[inject.parts=('block',)]") == key('dream')
+  assert key('dream[inject.parts=()]') != key('dream')  # Batches do not say which frames were kept.
   assert key('dream[model.reconstruct=never]') != key('dream')
   assert key('dream[losses.coalition=0.0]') != key('dream')
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from dream_jax.errors import UserError, did_you_mean
-from dream_jax.missingness.missing import FILLS, Missing
+from dream_jax.missingness.missing import FILLS, FRAME_KINDS, Missing
 from dream_jax.missingness.protocols import PROTOCOLS
 from dream_jax.missingness.regimes import FORMS, parse_regime
 from dream_jax.models.dream.dream import DreamSettings
@@ -122,10 +122,17 @@ class InjectSettings:
   fills: tuple[str, ...] = setting(
     ('zeros', 'noise', 'swap'), 'every removed slot draws one', choices=FILLS, filled=True
   )
+  parts: tuple[str, ...] = setting(
+    (),
+    'what sequences and tokens that are left lose besides: each draws nothing, single frames or a contiguous block;'
+    ' () for whole modalities only',
+    choices=FRAME_KINDS,
+    unique=True,
+  )
 
   def missing(self) -> Missing:
     """As a specification of missingness."""
-    return Missing('modality', rate=self.rate, rate_law='uniform', fills=self.fills)
+    return Missing('modality', rate=self.rate, rate_law='uniform', fills=self.fills, parts=self.parts)
 
 
 # Settings that enter a program as numbers, not as shapes or branches, and what each may be.

@@ -62,7 +62,8 @@ def train_batches(
 
   Returns:
     An iterator of {'inputs': {name: [K, S, B, ...]}, 'clean': the same before the injection (only `with_clean`),
-    'label': [K, S, B] or [K, S, B, C], 'kept': float32 [K, S, B, M], the share that the injection left}.
+    'label': [K, S, B] or [K, S, B, C], 'kept': float32 [K, S, B, M], the share that the injection left, and, where it
+    removes parts of sequences, 'kept_frames': {name: bool [K, S, B, T]}}.
 
   Raises:
     UserError: a specification that does not fit the data, or sizes that do not divide.
@@ -141,6 +142,9 @@ def flat_batch(
     inject, spec, clean, zero=data['zero'], donors=data['features'], rows=rows, keep=keep, **drawn
   )
   batch = {'inputs': inputs, 'label': backend.take(data['label'], rows), 'kept': keep.share}
+  if keep.frames:
+    stays = {name: keep.slots[:, spec.index(name)][:, None] for name in keep.frames}
+    batch['kept_frames'] = {name: frames & stays[name] for name, frames in keep.frames.items()}
   return {**batch, 'clean': clean} if with_clean else batch
 
 

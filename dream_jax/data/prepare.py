@@ -19,7 +19,7 @@ from dream_jax.data.raw_inputs import received
 from dream_jax.errors import UserError
 from dream_jax.missingness import counter, fills
 from dream_jax.missingness.counter import NUMPY
-from dream_jax.missingness.missing import FRAME_KINDS, PREPARE_EPOCH, Keep, Missing, draw_keep, removes, validate
+from dream_jax.missingness.missing import PREPARE_EPOCH, Keep, Missing, draw_keep, in_parts, removes, validate
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 _DONOR = 32  # Stream of words; see `fills` for the others.
@@ -244,7 +244,7 @@ def _observed_donors(missing, spec, features, keep: Keep, seed, keys) -> tuple[d
     x, givers = features[modality.name], keep.slots[:, m]
     if modality.has_length:
       length = features[modality.length_name]
-      if missing.kind in FRAME_KINDS:
+      if in_parts(missing):
         observed = _observed(modality, m, features, keep, n)
         order = np.argsort(~observed, axis=1, kind='stable')
         x = np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), 1)

@@ -90,7 +90,7 @@ def apply_missing(
 ) -> dict[str, Array]:
   """The inputs with all that `keep` removes replaced.
 
-  Under 'frames' and 'block' a sequence keeps its length, and swapped frames are the donor's at the same time, the
+  A sequence that loses frames keeps its length, and swapped frames are the donor's at the same time, the
   donor repeated where it is shorter. Nothing that is removed is read.
 
   Args:
@@ -116,9 +116,9 @@ def apply_missing(
     draw = draw._replace(donor=donor_rows)
   for m, modality in enumerate(spec.modalities):
     drawn = _Draw(*(d[:, m] for d in draw))
-    if missing.kind in FRAME_KINDS and modality.has_length:
+    if modality.name in keep.frames:
       _replace_frames(missing, modality, inputs, zero, donors, drawn, keep.frames[modality.name], backend)
-    else:
+    if missing.kind not in FRAME_KINDS or not modality.has_length:
       _replace_slots(missing, modality, inputs, zero, donors, drawn, keep.slots[:, m], backend)
   return inputs
 

@@ -34,7 +34,7 @@ PREPARE_EPOCH = 0xFFFFFFFF
 EVALUATE_EPOCH = 0xFFFFFFFE
 
 # Streams of words; `fills` has its own, from 16 on, and kinds of the user's own those from 64 on.
-_RATE, _MASK, _KEPT, _FRAME, _BLOCK = range(5)
+_RATE, _MASK, _KEPT, _FRAME, _BLOCK, _PART, _PART_RATE = range(7)
 
 # Kinds of the user's own, see `register`.
 Removal = Callable[[DatasetSpec, Array, tuple[Array, Array], NumpyBackend], Array]
@@ -91,6 +91,12 @@ class Missing:
     (), "(modality, rate) pairs of 'imbalanced'; modalities not named use `rate`", least=0, below=1
   )
   kept: tuple[str, ...] = setting((), "modalities that 'subset' keeps", unique=True)
+  parts: tuple[str, ...] = setting(
+    (),
+    'what sequences and tokens that are left lose besides: each draws nothing or one of these, and a rate of its own',
+    choices=FRAME_KINDS,
+    unique=True,
+  )
   fills: tuple[str, ...] = setting(
     ('zeros',),
     "what replaces a removed slot, drawn per sample and modality: 'zeros' (raw zero), 'noise' (standard normal in"
@@ -112,6 +118,8 @@ class Missing:
       yield "kept is empty; kind 'subset' needs at least one modality that it keeps"
     if self.kind != 'subset' and self.kept:
       yield f"kept is {self.kept}, which kind {self.kind!r} does not use; expected () or kind 'subset'"
+    if self.parts and self.kind in ('none', 'subset', *FRAME_KINDS):
+      yield f"parts are {self.parts}, which kind {self.kind!r} does not use; expected () or kind 'modality'"
     unused = {'none': ('rate', 'rate_law', 'fills'), 'subset': ('rate', 'rate_law')}.get(self.kind, ())
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
@@ -141,7 +149,13 @@ def describe(missing: Missing) -> str:
     others = (('others', missing.rate),) if missing.rate else ()
     rates = ', '.join(f'{name} {rate:g}' for name, rate in (*missing.rates, *others))
   law = 'up to ' if missing.rate_law == 'uniform' else ''
-  return f'{missing.kind} {law}{rates}, {" or ".join(missing.fills)}'
+  parts = f', then {" or ".join(missing.parts)} of sequences' if missing.parts else ''
+  return f'{missing.kind} {law}{rates}{parts}, {" or ".join(missing.fills)}'
+
+
+def in_parts(missing: Missing) -> bool:
+  """Whether sequences and tokens can lose some of their frames and keep others."""
+  return missing.kind in FRAME_KINDS or bool(missing.parts)
 
 
 def removes(missing: Missing) -> bool:
@@ -156,9 +170,10 @@ class Keep(NamedTuple):
 
   Attributes:
     slots: bool [B, M], False where a whole modality goes.
-    frames: name -> bool [B, T] under 'frames' and 'block', else empty.
-    share: float32 [B, M], how much of each modality stays. A quotient under 'frames' and 'block', so compilers may
-      differ in its last bit; all else is exact.
+    frames: name -> bool [B, T] of each sequence that can lose a part, see `in_parts`, else empty. What stays of the
+      frames where the whole modality stays: of one that goes, `slots` tells.
+    share: float32 [B, M], how much of each modality stays. A quotient where frames go, so compilers may differ in its
+      last bit; all else is exact.
   """
 
   slots: Array
@@ -186,7 +201,7 @@ def draw_keep(
   Args:
     missing: what goes missing.
     spec: the data set.
-    lengths: name -> int32 [B] for sequences and tokens; read under 'frames' and 'block' only.
+    lengths: name -> int32 [B] for sequences and tokens; read where frames go only.
     seed: an integer or uint32 [B].
     keys: [B, 2] uint32 sample keys.
     epoch: an integer or uint32 [B].
@@ -195,12 +210,14 @@ def draw_keep(
   """
   drawn = {'seed': seed, 'keys': keys, 'epoch': epoch, 'backend': backend, 'limit': limit}
   slots = slot_keep(missing, spec, **drawn)
-  frames = frame_keep(missing, spec, lengths=lengths, **drawn) if missing.kind in FRAME_KINDS else {}
+  frames = frame_keep(missing, spec, lengths=lengths, **drawn) if in_parts(missing) else {}
   return Keep(slots, frames, _kept_share(spec, slots, frames, lengths, backend))
 
 
-def _thresholds(missing: Missing, spec: DatasetSpec, state, backend: NumpyBackend, limit: Array | None) -> Array:
-  """uint32 [B, M] (or [1, M]): a word below it means removed."""
+def _thresholds(
+  missing: Missing, spec: DatasetSpec, state, backend: NumpyBackend, limit: Array | None, own: bool = False
+) -> Array:
+  """uint32 [B, M] (or [1, M]): a word below it means removed. Each modality draws its `own` rate, or all share one."""
   rates = dict(missing.rates)
   limits = np.array([[counter.threshold(rates.get(name, missing.rate)) for name in spec.names]], np.uint32)
   limits = backend.uint32(limits)
@@ -208,7 +225,8 @@ def _thresholds(missing: Missing, spec: DatasetSpec, state, backend: NumpyBacken
     limits = backend.uint32(limit)[:, None] + (limits ^ limits)
   if missing.rate_law == 'fixed':
     return limits
-  share, _ = counter.words(state, _RATE, 0, backend.arange(1), backend)
+  slots = backend.arange(spec.num_modalities) if own else 0
+  share, _ = counter.words(state, _PART_RATE if own else _RATE, slots, backend.arange(1), backend)
   return counter.multiply_high(share, limits, backend)
 
 
@@ -267,7 +285,7 @@ def frame_keep(
   backend: NumpyBackend,
   limit: Array | None = None,
 ) -> dict[str, Array]:
-  """Which frames of each sequence stay under 'frames' and 'block', name -> bool [B, T]; True beyond the length.
+  """Which frames of each sequence stay, of whole modalities apart, name -> bool [B, T]; True beyond the length.
 
   Args:
     missing: what goes missing.
@@ -280,7 +298,8 @@ def frame_keep(
     limit: see `draw_keep`.
   """
   state = counter.sample_state(seed, epoch, keys, backend)
-  limits = _thresholds(missing, spec, state, backend, limit)
+  limits = _thresholds(missing, spec, state, backend, limit, own=bool(missing.parts))
+  first, kinds = backend.arange(1), missing.parts or (missing.kind,)
   keep = {}
   for m, modality in enumerate(spec.modalities):
     if not modality.has_length:
@@ -288,16 +307,22 @@ def frame_keep(
     time = backend.arange(modality.shape[0])
     length = backend.int32(lengths[modality.name])[:, None]
     share = limits[:, m : m + 1]
-    if missing.kind == 'frames':
-      removed = counter.words(state, _FRAME, m, time, backend)[0] < share
-    else:
-      # The span is the rounded share of the length; its start is uniform among those that fit.
-      word, _ = counter.words(state, _BLOCK, m, backend.arange(1), backend)
-      share = backend.shift_right(share, 16)
-      half = backend.uint32(2**15)
-      span = backend.int32(backend.shift_right(backend.uint32(length) * share + half, 16))
-      start = counter.below(word, length - span + backend.int32(1), backend)
-      removed = (time[None, :] >= start) & (time[None, :] < start + span)
+    chosen = backend.int32(share ^ share)
+    if missing.parts:  # One more than there are kinds: nothing goes.
+      chosen = counter.below(counter.words(state, _PART, m, first, backend)[0], 1 + len(kinds), backend)
+    removed = time[None, :] < chosen ^ chosen
+    for i, kind in enumerate(kinds):
+      if kind == 'frames':
+        gone = counter.words(state, _FRAME, m, time, backend)[0] < share
+      else:
+        # The span is the rounded share of the length; its start is uniform among those that fit.
+        word, _ = counter.words(state, _BLOCK, m, first, backend)
+        half = backend.uint32(2**15)
+        span = backend.uint32(length) * backend.shift_right(share, 16) + half
+        span = backend.int32(backend.shift_right(span, 16))
+        start = counter.below(word, length - span + backend.int32(1), backend)
+        gone = (time[None, :] >= start) & (time[None, :] < start + span)
+      removed = removed | (gone & (chosen == i))
     keep[modality.name] = ~(removed & (time[None, :] < length))
   return keep
 
@@ -310,6 +335,6 @@ def _kept_share(spec: DatasetSpec, slots: Array, frames: Mapping[str, Array], le
       length = backend.int32(lengths[modality.name])
       removed = backend.sum(backend.int32(~frames[modality.name]), 1)
       length = backend.where(length > 0, length, length * 0 + 1)
-      share = backend.float32(length - removed) / backend.float32(length)
+      share = share * (backend.float32(length - removed) / backend.float32(length))
     shares.append(share)
   return backend.stack(shares, 1)

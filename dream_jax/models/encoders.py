@@ -28,7 +28,12 @@ def time_mask(length: jax.Array, num_frames: int) -> jax.Array:
 
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
   """Mean of [..., T, D] over the frames of `mask` [..., T], float32; zero where no frame is valid."""
-  weight = mask[..., None].astype(jnp.float32)
+  return weighted_mean(x, mask.astype(jnp.float32))
+
+
+def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+  """Mean of [..., T, D] over frames of a `weight` [..., T] each, float32; a total weight below 1 counts as 1."""
+  weight = weight[..., None]
   return (x.astype(jnp.float32) * weight).sum(-2) / jnp.maximum(weight.sum(-2), 1.0)
 
 

@@ -55,7 +55,8 @@ class Model(nn.Module):
 
     Args:
       batch: 'inputs' after injection, 'clean' before it (only `reads_clean`), 'label', and 'kept' float32 [B, M], the
-        share of each slot that the injection kept. What was missing before the injection is nowhere in it.
+        share of each slot that the injection kept. Where it removes parts of sequences also 'kept_frames', name ->
+        bool [B, T], the frames that it kept. What was missing before the injection is nowhere in it.
     """
     prediction = self(batch['inputs'], train=True).prediction
     return {'task': task_loss(self.spec, prediction, batch['label'])}

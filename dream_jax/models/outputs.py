@@ -11,9 +11,10 @@ class Outputs:
   Attributes:
     prediction: [B, C] logits, log-probabilities (multiclass) or standardised values (regression).
     contributions: [B, M] estimated contribution of each modality: M times its credit, if that is more than 0,
-      times its presence. In classification between 0 and M; equal shares of a fully certain prediction give one minus
-      the prior probability of the target, each.
-    presence: [B, M] probability that the slot holds real content of this sample.
+      times the probability that it is there. In classification between 0 and M; equal shares of a fully certain
+      prediction give one minus the prior probability of the target, each.
+    presence: [B, M] share of the slot that is real content of this sample, as estimated: the probability that there is
+      any, times the share of its frames that are trusted (1 for what has no frames).
     gates: [B, M] share of each latent that was replaced by its reconstruction.
     soft_mask: [B, M] weight of each modality's latent in the fusion, reconstructions included.
     unimodal_predictions: [B, M, C] predictions from each modality alone.

@@ -71,7 +71,8 @@ def program_key(method: Method, recipe: Recipe, spec: DatasetSpec, runs: Runs | 
   """Methods of one recipe with equal keys compile to the same programs."""
   runs = Runs(recipe.seeds) if runs is None else runs
   fields = tuple(field for field, _ in runs.values)
-  return build(method, spec, recipe.model, recipe.losses), recipe.optimizer, len(runs), fields
+  parts = bool(recipe.inject.parts)  # Batches say which frames were kept, or do not.
+  return build(method, spec, recipe.model, recipe.losses), recipe.optimizer, len(runs), fields, parts
 
 
 def compile_programs(
@@ -286,6 +287,9 @@ def _abstract_batch(
     'label': leaf(label_shape, np.float32 if spec.task in ('regression', 'multilabel') else np.int32),
     'kept': leaf((spec.num_modalities,), np.float32),
   }
+  frames = {m.name: leaf(m.shape[:1], np.bool_) for m in spec.modalities if m.has_length}
+  if frames and recipe.inject.parts:
+    batch['kept_frames'] = frames
   if with_clean:
     batch['clean'] = {name: leaf(*kind) for name, kind in _inputs(spec, False).items()}
   return batch

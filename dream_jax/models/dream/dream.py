@@ -21,6 +21,7 @@ from jax.lax import stop_gradient
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.dream.contribution import CreditKind, certainty_credit, expected_credit
+from dream_jax.models.dream.frames import FrameRecogniser, Judged, fit_frames, left
 from dream_jax.models.dream.fusion import SoftMaskFusion
 from dream_jax.models.dream.losses import LossWeights, dream_terms
 from dream_jax.models.dream.recognition import Recogniser
@@ -45,6 +46,7 @@ class DreamSettings(Sizes):
     1.0, 'what unimodal heads say is multiplied by this; the smaller, the slower they learn', least=1e-6, most=1000
   )
   recognise: bool = setting(True, 'estimate which slots hold real content; without it every slot counts as real')
+  frames: bool = setting(False, 'recognition judges frames of sequences; encoders read what is left, gaps interpolated')
   agreement: bool = setting(True, 'recognition lets modalities testify about each other')
   typicality: bool = setting(True, 'recognition knows the second moments of real features before training')
   assess: bool = setting(True, 'estimate contributions; without it they are the presence alone')
@@ -94,6 +96,7 @@ class Trace:
   coalition_predictions: jax.Array  # [B, G, C]
   confidence: jax.Array | None  # [B, M] predicted quality of the reconstructions
   prior: jax.Array  # [K]
+  judged: Judged | None  # frames; None where no modality has any
 
 
 class Dream(Model):
@@ -107,12 +110,17 @@ class Dream(Model):
   sizes: DreamSettings = DreamSettings()
   weights: LossWeights = LossWeights()
 
-  undecayed = ('recogniser',)
+  undecayed = ('recogniser', 'frames')
 
   @property
   def reads_clean(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
     """Whether training compares reconstructions with what was removed."""
     return self.sizes.reconstruct != 'never'
+
+  @property
+  def judges_frames(self) -> bool:
+    """Whether there are frames, and they are judged."""
+    return self.sizes.recognise and self.sizes.frames and any(m.has_length for m in self.spec.modalities)
 
   def setup(self):
     s = self.sizes
@@ -120,6 +128,8 @@ class Dream(Model):
     self.encoders = Encoders(self.spec, s)
     self.heads = SlotDense(k)
     self.prior = self.param('prior', nn.initializers.zeros, (k,))
+    if self.judges_frames:
+      self.frames = FrameRecogniser(self.spec, s.dtype)
     if s.recognise:
       self.recogniser = Recogniser(self.spec, s.dtype, s.agreement, s.typicality)
     if s.reconstruct != 'never':
@@ -129,11 +139,12 @@ class Dream(Model):
   @nn.nowrap
   def fitted(self, features, zero):
     """What recognition knows of real content before training, see `typicality.py`."""
-    if not (self.sizes.recognise and self.sizes.typicality):
-      return {}
-    fits = fit_typicality(self.spec, features, zero)
-    inside = {m.name: m.inside for m in self.spec.modalities}
-    return {'recogniser': {'detector': {f'{inside[name]}_typicality': fit for name, fit in fits.items()}}}
+    found = {'frames': fit_frames(self.spec, zero)} if self.judges_frames else {}
+    if self.sizes.recognise and self.sizes.typicality:
+      fits = fit_typicality(self.spec, features, zero)
+      inside = {m.name: m.inside for m in self.spec.modalities}
+      found['recogniser'] = {'detector': {f'{inside[name]}_typicality': fit for name, fit in fits.items()}}
+    return found
 
   def __call__(self, inputs: Inputs, *, train: bool = False) -> Outputs:
     """Outputs of a batch; inputs are standardised features, each with batch axis B, and lengths of sequences."""
@@ -143,9 +154,14 @@ class Dream(Model):
     """Terms of the training loss, see `losses.py`."""
     return dream_terms(self, batch)
 
+  def judge(self, inputs: Inputs) -> Judged | None:
+    """Inputs with their frames judged, if there are any and they are to be."""
+    return self.frames(inputs) if self.judges_frames else None
+
   def encode(self, inputs: Inputs, *, train: bool = False) -> jax.Array:
     """Latents [B, M, D]."""
-    return self.encoders(inputs, train=train)
+    judged = self.judge(inputs)
+    return self.encoders(inputs if judged is None else judged.inputs, train=train)
 
   def testify(self, z: jax.Array) -> jax.Array:
     """Evidence [B, M, K] of each latent [B, M, D]."""
@@ -160,7 +176,8 @@ class Dream(Model):
     """The forward pass with its intermediate values."""
     s, m = self.sizes, self.spec.num_modalities
     # Encode. Each modality also predicts the target by itself: its evidence.
-    z = self.encode(inputs, train=train)
+    judged = self.judge(inputs)
+    z = self.encoders(inputs if judged is None else judged.inputs, train=train)
     eta = self.testify(z)
     batch = z.shape[0]
     coalitions = jnp.asarray(coalition_matrix(m), z.dtype)
@@ -169,7 +186,7 @@ class Dream(Model):
 
     # Recognise which slots hold real content. The task loss must not bend this probability to its own ends.
     if s.recognise:
-      log_coalition, presence = self.recogniser(inputs, eta, self.prior)
+      log_coalition, presence = self.recogniser(inputs, eta, self.prior, judged)
       trusted = stop_gradient(presence)
     else:
       log_coalition = jnp.broadcast_to(jnp.where(coalitions.sum(-1) == m, 0.0, -1e9), (batch, coalitions.shape[0]))
@@ -216,11 +233,11 @@ class Dream(Model):
     outputs = Outputs(
       prediction=prediction,
       contributions=contributions,
-      presence=presence,
+      presence=presence if judged is None else presence * left(self.spec, inputs, judged),
       gates=gates,
       soft_mask=soft_mask,
       unimodal_predictions=evidence.predict(self.spec, self.prior, eta),
       latents=z,
       reconstructions=reconstructions,
     )
-    return Trace(outputs, eta, log_coalition, credit, every_coalition, confidence, self.prior)
+    return Trace(outputs, eta, log_coalition, credit, every_coalition, confidence, self.prior, judged)

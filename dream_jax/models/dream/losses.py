@@ -9,6 +9,7 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
+from dream_jax.models.dream.frames import frame_loss
 from dream_jax.models.dream.reconstruction import reconstruction_quality
 from dream_jax.models.objective import label_of_each, task_loss
 from dream_jax.parallel import rows
@@ -26,6 +27,7 @@ class LossWeights:
   unimodal: float = _weight(0.3, 'every modality predicts the target alone')
   coalition: float = _weight(0.5, 'a random coalition of modalities predicts it')
   recognition: float = _weight(1.0, 'the posterior over coalitions names the one that the trainer left intact')
+  frames: float = _weight(1.0, 'the odds of frames name those that the trainer left in a sequence')
   reconstruction: float = _weight(1.0, 'translators meet the latent of the content that the trainer removed')
   confidence: float = _weight(0.2, 'predicted against actual quality of reconstructions')
 
@@ -53,7 +55,7 @@ def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
   spec, label, settings, weights = model.spec, batch['label'], model.sizes, model.weights
   t = model.trace(batch['inputs'], train=True)
   out = t.outputs
-  kept = batch['kept'] >= 0.5
+  kept = batch['kept'] > 0.0  # What is left of a sequence is evidence.
   terms = {'task': task_loss(spec, out.prediction, label)}
   every_label = label_of_each(t.unimodal_evidence, label)
   likelihood = evidence.log_likelihood(spec, t.prior, t.unimodal_evidence, every_label)
@@ -73,6 +75,8 @@ def dream_terms(model: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
     # the trainer does not know better.
     left = (kept[:, None, :] == coalitions[None]).all(-1)
     terms['recognition'] = -jnp.where(left, t.log_coalition, 0.0).sum(-1).mean()
+  if t.judged is not None:
+    terms['frames'] = frame_loss(spec, t.judged, batch['inputs'], kept, batch.get('kept_frames', {}))
   if settings.reconstruct != 'never':
     target = stop_gradient(model.encode(batch['clean'], train=False))
     error = jnp.square(out.reconstructions - target).mean(-1)

@@ -22,8 +22,9 @@ from jax.lax import stop_gradient
 
 from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
+from dream_jax.models.dream.frames import Judged, window_weight
 from dream_jax.models.dream.typicality import Typicality
-from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask
+from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask, weighted_mean
 from dream_jax.models.layers import Dense
 from dream_jax.models.sizes import Dtype
 from dream_jax.spec import DatasetSpec
@@ -48,7 +49,7 @@ class RawDetector(nn.Module):
   width: int = 32
 
   @nn.compact
-  def __call__(self, inputs: Inputs) -> jax.Array:
+  def __call__(self, inputs: Inputs, judged: Judged | None = None) -> jax.Array:
     odds = []
     for m in self.spec.modalities:
       x = inputs[m.name]
@@ -57,6 +58,9 @@ class RawDetector(nn.Module):
       x = x.astype(self.dtype)
       if m.has_length:
         inside = time_mask(inputs[m.length_name], x.shape[1])
+        weight = (
+          inside[:, ::3].astype(jnp.float32) if judged is None else window_weight(judged.log_trust(m.name), inside)
+        )
         # Frames beyond the length must not reach the last one through its neighbours. Windows of three frames, three
         # apart, see every frame once.
         windows = shifted(x * inside[..., None].astype(x.dtype), axis=1)[:, ::3]
@@ -66,12 +70,15 @@ class RawDetector(nn.Module):
       q = q.astype(jnp.float32)
       q = jnp.concatenate([nn.gelu(q), jnp.minimum(jnp.square(q), 9.0) - 1.0], axis=-1)
       if m.has_length:
-        q = masked_mean(q, inside[:, ::3])
+        q = weighted_mean(q, weight)
+        if judged is not None:
+          q = jnp.concatenate([q, masked_mean(jnp.exp(judged.log_trust(m.name))[..., None], inside)], axis=-1)
       learned = nn.Dense(1, name=f'{m.inside}_odds')(q)[:, 0]
       if self.typicality and m.kind != 'tokens':
         length = inputs[m.length_name] if m.has_length else None
         trust = self.param(f'{m.inside}_trust', nn.initializers.ones, ())
-        learned = learned + trust * Typicality(m, name=f'{m.inside}_typicality')(inputs[m.name], length)
+        typical = Typicality(m, name=f'{m.inside}_typicality')
+        learned = learned + trust * typical(inputs[m.name], length, weight if m.has_length else None)
       odds.append(learned)
     natural = jnp.stack(odds, axis=1)
     # Some damage looks natural, another sample's content above all: with rho the share of it, the likelihood ratio of
@@ -97,10 +104,14 @@ class Recogniser(nn.Module):
   typicality: bool = True
 
   @nn.compact
-  def __call__(self, inputs: Inputs, eta: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`eta` [B, M, K] is the unimodal evidence, `prior` [K] the natural parameters of p(y); both are read only."""
+  def __call__(
+    self, inputs: Inputs, eta: jax.Array, prior: jax.Array, judged: Judged | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """`eta` [B, M, K] is the unimodal evidence, `prior` [K] the natural parameters of p(y); both are read only, and so
+    is what was judged of frames.
+    """
     coalitions = jnp.asarray(coalition_matrix(self.spec.num_modalities), eta.dtype)
-    log_posterior = RawDetector(self.spec, self.dtype, self.typicality, name='detector')(inputs) @ coalitions.T
+    log_posterior = RawDetector(self.spec, self.dtype, self.typicality, name='detector')(inputs, judged) @ coalitions.T
     bias = self.param('coalition_prior', nn.initializers.zeros, (coalitions.shape[0],))
     log_posterior = log_posterior + bias[None, :]
     if self.agreement:

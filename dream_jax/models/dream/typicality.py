@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from dream_jax.models.encoders import masked_mean, shifted, time_mask
+from dream_jax.models.encoders import shifted, time_mask, weighted_mean
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 _WIDEST = 512  # features; more are projected to so many before their covariance is estimated.
@@ -45,22 +45,27 @@ class Typicality(nn.Module):
   modality: ModalitySpec
 
   @nn.compact
-  def __call__(self, x: jax.Array, length: jax.Array | None) -> jax.Array:
-    """`x` [B, ...] standardised features, `length` [B] of sequences; parameters are read only."""
+  def __call__(self, x: jax.Array, length: jax.Array | None, weight: jax.Array | None = None) -> jax.Array:
+    """`x` [B, ...] standardised features, `length` [B] of sequences; parameters are read only.
+
+    `weight` [B, T'] says how much every third frame counts, all alike if None.
+    """
     size = _width(self.modality)
     zeros = nn.initializers.zeros
     probes = stop_gradient(self.param('probes', zeros, (2, size, _num_probes(self.modality))))
     blank = stop_gradient(self.param('blank', zeros, (size,)))
     # Mean and standard deviation of the two statistics, of real content and of each kind of damage.
     classes = stop_gradient(self.param('classes', zeros, (1 + _KINDS, 2, 2)))
-    found = statistics(self.modality, x, length, probes, blank)
+    found = statistics(self.modality, x, length, probes, blank, weight)
     centred = (found[:, None] - classes[None, :, 0]) / jnp.maximum(classes[None, :, 1], _NARROWEST)
     log_density = (-0.5 * jnp.square(centred) - jnp.log(jnp.maximum(classes[None, :, 1], _NARROWEST))).sum(-1)
     damaged = jax.nn.logsumexp(log_density[:, 1:], axis=-1) - jnp.log(float(_KINDS))
     return jnp.clip(log_density[:, 0] - damaged, -_SUREST, _SUREST)
 
 
-def statistics(modality: ModalitySpec, x: jax.Array, length: Any, probes: jax.Array, blank: jax.Array) -> jax.Array:
+def statistics(
+  modality: ModalitySpec, x: jax.Array, length: Any, probes: jax.Array, blank: jax.Array, weight: Any = None
+) -> jax.Array:
   """Log energies [B, 2], means over frames: after whitening, the larger of two; and of the distance from raw zeros."""
   x = x.astype(jnp.float32)
   if length is None:
@@ -72,7 +77,8 @@ def statistics(modality: ModalitySpec, x: jax.Array, length: Any, probes: jax.Ar
     inside = inside[:, ::3]
   whitened = jnp.square(jnp.einsum('btd,hdr->bthr', frames, probes)).mean(-1).max(-1)
   distance = jnp.square(frames - blank[None, None, :]).mean(-1)
-  return masked_mean(jnp.log(jnp.stack([whitened, distance], axis=-1) + _FLOOR), inside)
+  energy = jnp.log(jnp.stack([whitened, distance], axis=-1) + _FLOOR)
+  return weighted_mean(energy, inside.astype(jnp.float32) if weight is None else weight)
 
 
 _statistics = jax.jit(statistics, static_argnums=0)
