@@ -224,7 +224,7 @@ def test_a_save_without_a_seal_is_not_finished(tmp_path, capsys):
   with Checkpoints(folder, read_only=True) as checkpoints:
     assert checkpoints.restore_latest(_abstract(_state(0)))[0] == 6
     assert not checkpoints.has_best(7)
-    with pytest.raises(UserError, match=r'best/7 is not finished: it has no seal; remove that folder and'):
+    with pytest.raises(UserError, match=r'best/7 is not finished: it has no seal; remove the folder of that run'):
       checkpoints.restore_best()
   assert (folder / 'state' / '7').exists()
   assert capsys.readouterr().out == ''
@@ -259,7 +259,7 @@ def test_saves_of_another_run_or_place_are_refused(tmp_path, kind):
   shutil.rmtree(tmp_path / 'a' / kind)
   shutil.copytree(tmp_path / 'b' / kind, tmp_path / 'a' / kind)
   with Checkpoints(tmp_path / 'a', run='a') as checkpoints:
-    with pytest.raises(UserError, match=rf'{kind}/7/sha256.json belongs to another run .*remove that folder'):
+    with pytest.raises(UserError, match=rf'{kind}/7/sha256.json belongs to another run .*remove (that|the) folder'):
       restore(checkpoints)
     assert not checkpoints.has_best(7) or kind == 'state'
   with Checkpoints(tmp_path / 'a', run='b') as checkpoints:

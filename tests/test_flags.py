@@ -228,7 +228,7 @@ def library(monkeypatch):
   for module, name in (
     ('dream_jax.experiments.experiment', 'train'),
     ('dream_jax.experiments.experiment', 'evaluate'),
-    ('dream_jax.experiments.experiment', 'study'),
+    ('dream_jax.experiments.suite', 'study'),
     ('dream_jax.scaling.plan', 'plan'),
     ('dream_jax.report.text', 'show'),
     ('dream_jax.cli.listing', 'print_all'),
