@@ -149,8 +149,8 @@ def _saved(workdir):
     return checkpoints.latest_step()
 
 
-def _losses(workdir):
-  records = [json.loads(line) for line in (run_folder(workdir, _METHOD) / 'metrics.jsonl').read_text().splitlines()]
+def _losses(workdir, method=_METHOD):
+  records = [json.loads(line) for line in (run_folder(workdir, method) / 'metrics.jsonl').read_text().splitlines()]
   return {r['step']: r['loss'] for r in records if 'loss' in r}
 
 
@@ -164,7 +164,7 @@ def _assert_same_run(workdir, other, method=_METHOD):
   assert step == step_there
   for a, b in zip(_leaves(params), _leaves(params_there), strict=True):
     np.testing.assert_array_equal(a, b)
-  assert _losses(workdir) == _losses(other)
+  assert _losses(workdir, method) == _losses(other, method)
   mine, theirs = (json.loads((folder / 'results.json').read_text())['methods'] for folder in (workdir, other))
   assert mine[method]['protocols'] == theirs[method]['protocols']
 
