@@ -146,7 +146,7 @@ def test_what_is_left_is_the_share_that_was_kept(learned):
 def batch():
   """A batch of which sequences lost parts, with the model, first parameters and terms of the loss."""
   prepared = small_prepared('multiclass', names=('audio', 'pose'), train=16, validation=4, test=4)
-  model = build(find_method('dream'), prepared.spec, small_recipe(model__reconstruct='never').model)
+  model = build(find_method('dream'), prepared.spec, small_recipe(model__reconstruct='never', model__frames=True).model)
   inject = Missing('modality', 0.6, parts=('frames', 'block'), fills=('noise',))
   data = training_arrays(prepared, inject, (0,), None)
   batch = flat_batch(prepared.spec, inject, data, np.arange(1), np.arange(16), 16, True, NUMPY)

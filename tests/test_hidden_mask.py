@@ -99,7 +99,9 @@ def prepared():
 @functools.cache
 def _model(name):
   return build(
-    find_method(name), small_prepared('multiclass', train=4, validation=4, test=4).spec, small_recipe().model
+    find_method(name),
+    small_prepared('multiclass', train=4, validation=4, test=4).spec,
+    small_recipe(model__frames=True).model,
   )
 
 
@@ -264,7 +266,10 @@ _INCOMPLETE = (
 @functools.cache
 def _one_call(name):
   """One call of two steps of two seeds as the trainer makes it: prepared -> (losses, updated parameters)."""
-  recipe, model = small_recipe(inject__fills=_ALL_FILLS), _model(name)
+  recipe, model = (
+    small_recipe(inject__fills=_ALL_FILLS, inject__parts=('frames', 'block'), model__frames=True),
+    _model(name),
+  )
   optimizer = create_optimizer(recipe.optimizer, 10)
   seeds = np.array([0, 1], np.uint32)
   call = jit(lambda state, batch: train_call(lambda _: (model.gradient, optimizer), 0.99, state, batch, seeds, {}))

@@ -56,7 +56,7 @@ def test_a_mistake_inside_the_brackets_is_told_when_the_config_is_read(name, wor
 
 
 def test_variants_share_programs_only_where_nothing_compiled_differs():
-  recipe, spec = small_recipe(), small_prepared().spec
+  recipe, spec = small_recipe(inject__parts=('frames', 'block'), model__frames=True), small_prepared().spec
 
   def key(name):
     method = find_method(name)
