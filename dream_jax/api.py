@@ -114,15 +114,23 @@ def completed(spec: DatasetSpec, inputs: Inputs) -> Inputs:
     if isinstance(x, (list, tuple)) and any(row is None for row in x):
       made |= _with_rows(m, x, made.get(m.length_name) if m.has_length else None)
     x = made[m.name]
-    if m.kind != 'tokens' and m.shape[-1] == 1 and np.ndim(x) and np.shape(x)[1:] == m.shape[:-1]:
+    if m.kind != 'tokens' and m.shape[-1] == 1 and _shape(x)[1:] == m.shape[:-1]:
       made[m.name] = np.asarray(x)[..., None]
+  size = _shape(made[here[0].name])[:1] if here else ()
   for m in spec.modalities:
-    if m.name not in made and here:
-      size = len(made[here[0].name])
-      made[m.name] = np.zeros((size, *m.shape), np.int32 if m.kind == 'tokens' else np.float32)
+    if m.name not in made and size:
+      made[m.name] = np.zeros((*size, *m.shape), np.int32 if m.kind == 'tokens' else np.float32)
       if m.has_length:
         made[m.length_name] = np.zeros(size, np.int32)
   return made
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+  """The shape, () of what has none: whoever reads it says why."""
+  try:
+    return np.shape(x)
+  except ValueError:  # Rows of different sizes.
+    return ()
 
 
 def _with_rows(m: ModalitySpec, rows: Any, length: Any) -> dict[str, Any]:

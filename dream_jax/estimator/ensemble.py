@@ -3,6 +3,7 @@
 Dimension letters: S seeds, B batch, M modalities, C outputs.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,30 +30,12 @@ class Ensemble(Predictor):
   ):
     """`params` have a leading axis S; `temperatures` are one a seed; `margin` is of the mean."""
     super().__init__(model, jax.tree.map(jnp.asarray, params), parts, method, 0, Calibration(margin=margin))
-    scale, task = parts.scale, parts.spec.task
-    factors = jnp.asarray(temperatures, jnp.float32)[:, None, None]
-
-    def units(x):
-      if task == 'regression':
-        return x * jnp.float32(scale.std) + jnp.float32(scale.mean)
-      return jax.nn.softmax(x) if task == 'multiclass' else jax.nn.sigmoid(x)
-
-    def mean(x):
-      return None if x is None else x.mean(0)
-
-    def forward(params, inputs):
-      each = jax.vmap(lambda p: model.apply({'params': p}, inputs, train=False))(params)
-      single = each.unimodal_predictions
-      return Outputs(
-        prediction=units(each.prediction / factors).mean(0),
-        contributions=mean(each.contributions),
-        presence=mean(each.presence),
-        gates=mean(each.gates),
-        soft_mask=mean(each.soft_mask),
-        unimodal_predictions=None if single is None else units(single).mean(0),
-      )
-
-    self._apply = jax.jit(forward)
+    self._values = {
+      'temperature': jnp.asarray(temperatures, jnp.float32)[:, None, None],
+      'std': jnp.float32(parts.scale.std),
+      'mean': jnp.float32(parts.scale.mean),
+    }
+    self._forward = _compiled(model)
 
   def _predict(self, inputs: Mapping[str, Any]) -> Outputs:
     ready = standardise(self.statistics, self.spec, inputs)
@@ -67,6 +50,34 @@ class Ensemble(Predictor):
     padded = 1 << (size - 1).bit_length()
     if padded > size:
       ready = {name: np.concatenate([x, np.repeat(x[:1], padded - size, axis=0)]) for name, x in ready.items()}
-    outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._apply(self.params, ready))
+    outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._forward(self.params, ready, self._values))
     self._check_finite(outputs.prediction, ready)
     return outputs
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(model: Any) -> Any:
+  """The forward pass of all seeds; models of equal shapes share it, so that another fit compiles nothing."""
+  task = model.spec.task
+
+  def units(x, values):
+    if task == 'regression':
+      return x * values['std'] + values['mean']
+    return jax.nn.softmax(x) if task == 'multiclass' else jax.nn.sigmoid(x)
+
+  def mean(x):
+    return None if x is None else x.mean(0)
+
+  def forward(params, inputs, values):
+    each = jax.vmap(lambda p: model.apply({'params': p}, inputs, train=False))(params)
+    single = each.unimodal_predictions
+    return Outputs(
+      prediction=units(each.prediction / values['temperature'], values).mean(0),
+      contributions=mean(each.contributions),
+      presence=mean(each.presence),
+      gates=mean(each.gates),
+      soft_mask=mean(each.soft_mask),
+      unimodal_predictions=None if single is None else units(single, values).mean(0),
+    )
+
+  return jax.jit(forward)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 from dream_jax.config.default import get_default
 from dream_jax.config.recipe import Recipe, recipe_from_config, recipe_of
 from dream_jax.data.datasets import Dataset, Split, sample_keys
-from dream_jax.data.prepare import prepare
+from dream_jax.data.prepare import Prepared, prepare
 from dream_jax.errors import InputError, UserError
 from dream_jax.evaluation import calibration
 from dream_jax.evaluation.predict import label_scale
@@ -24,6 +25,7 @@ from dream_jax.machine import environment, paths
 from dream_jax.missingness.missing import Missing
 from dream_jax.models.registry import Method, find_method
 from dream_jax.spec import DatasetSpec, ModalitySpec
+from dream_jax.training.programs import Programs
 from dream_jax.training.runs import Runs
 from dream_jax.training.train import Trainer
 from dream_jax.workdir import run_folders
@@ -35,6 +37,8 @@ from dream_jax.workdir.sealed import plain
 ALONE_METHOD = 'concat'
 _STEPS, _BATCH = 1500, 64
 _EPOCHS = (10, 200)
+_MOST_COMPILED = 4
+_COMPILED: dict[Any, dict[Any, Programs]] = {}
 _OWN = ('seed', 'num_seeds', 'model.name', 'train.epochs')
 
 
@@ -165,7 +169,7 @@ def train(
     unit = Unit(method.name, next(iter(plan.regimes)))
     key = run_key(unit, plan, recipe, dataset.fingerprint, {})
     print(f'{method.name}: compiling', flush=True)
-    bench = Workbench(recipe, prepared)
+    bench = Workbench(recipe, prepared, _compiled_before(recipe, prepared))
     trainer = bench.trainer(method, Runs(recipe.seeds))
     trained = trainer.run(run_folders.run_folder(folder, method.name, unit.regime, key), run=key)
     params = jax.tree.map(np.asarray, trained.best.params)
@@ -195,6 +199,17 @@ def _calibrated(bench: Workbench, trainer: Trainer, params: Any) -> tuple[list[f
   logits = whole / np.array(temperatures)[:, None, None]
   act = jax.nn.softmax if spec.task == 'multiclass' else jax.nn.sigmoid
   return temperatures, None, np.asarray(act(logits.astype(np.float32))).mean(0)
+
+
+def _compiled_before(recipe: Recipe, prepared: Prepared) -> dict[Any, Programs]:
+  """What an earlier fit of this process compiled for the same recipe and data of the same sizes; the last few stay."""
+  sizes = tuple((name, len(split)) for name, split in prepared.splits.items())
+  key = (json.dumps(plain(dataclasses.asdict(dataclasses.replace(recipe, seed=0)))), prepared.spec, sizes)
+  found = _COMPILED.pop(key, {})
+  _COMPILED[key] = found
+  while len(_COMPILED) > _MOST_COMPILED:
+    del _COMPILED[next(iter(_COMPILED))]
+  return found
 
 
 def _batch_size(size: int, n_seeds: int) -> int:

@@ -136,7 +136,8 @@ def _of_pandas(frame: Any) -> Table:
 def _of_mapping(x: Mapping[Any, Any]) -> Table:
   columns = {str(name): values for name, values in x.items() if values is not None}
   for name, values in columns.items():
-    if isinstance(values, (str, bytes)) or not hasattr(values, '__len__') or np.ndim(values) == 0 and _is_array(values):
+    one = isinstance(values, (str, bytes)) or not hasattr(values, '__len__') or getattr(values, 'shape', None) == ()
+    if one:
       raise InputError(
         f'{name!r} is a single {type(values).__name__}; expected a column, a value for each sample: one sample is a'
         ' list of one dict, [{...}]'
