@@ -41,9 +41,11 @@ def tasks(folder: Path) -> dict[str, tuple[pd.DataFrame, np.ndarray, dict[str, l
   found['digits'] = digits.data, digits.target.to_numpy(), {'upper': pixels[:32], 'lower': pixels[32:]}
   cancer = datasets.load_breast_cancer(as_frame=True)
   parts = {'mean': 'mean *', 'error': '* error', 'worst': 'worst *'}
-  found['breast_cancer'] = cancer.data, cancer.target.to_numpy(), {
-    name: [c for c in cancer.data.columns if c.startswith(p[:-1]) or c.endswith(p[1:])] for name, p in parts.items()
-  }
+  found['breast_cancer'] = (
+    cancer.data,
+    cancer.target.to_numpy(),
+    {name: [c for c in cancer.data.columns if c.startswith(p[:-1]) or c.endswith(p[1:])] for name, p in parts.items()},
+  )
   diabetes = datasets.load_diabetes(as_frame=True)
   body = ['age', 'sex', 'bmi', 'bp']
   serum = [c for c in diabetes.data.columns if c not in body]

@@ -316,7 +316,7 @@ def test_amounts_and_classes_are_told_apart_or_refused():
   assert not targets.is_classes([0.5, 1.0], 2, 't')
   with pytest.raises(InputError, match="task='classification' or task='regression'"):
     targets.is_classes(np.arange(100), 100, 't')
-  with pytest.raises(InputError, match='missing .* in row 0'):
+  with pytest.raises(InputError, match=r'missing .* in row 0'):
     targets.amounts_of([np.nan, 1.0], 2)
 
 

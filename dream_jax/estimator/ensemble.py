@@ -26,7 +26,13 @@ class Ensemble(Predictor):
   """As `Predictor`, of several seeds: probabilities, values and everything by modality are the means of theirs."""
 
   def __init__(
-    self, model: Any, params: Any, parts: PredictorParts, method: str, temperatures: Sequence[float], margin: float | None
+    self,
+    model: Any,
+    params: Any,
+    parts: PredictorParts,
+    method: str,
+    temperatures: Sequence[float],
+    margin: float | None,
   ):
     """`params` have a leading axis S; `temperatures` are one a seed; `margin` is of the mean."""
     super().__init__(model, jax.tree.map(jnp.asarray, params), parts, method, 0, Calibration(margin=margin))

@@ -14,7 +14,7 @@ from dream_jax.estimator.table import SAID, Column, Table
 KINDS = ('vector', 'text', 'sequence', 'image')
 # A column of text with at most so many different values may be a list of categories.
 _FEW = 20
-_SAY = "say dream_jax.{0}({2!r}) or dream_jax.{1}({2!r})"
+_SAY = 'say dream_jax.{0}({2!r}) or dream_jax.{1}({2!r})'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,9 @@ def _declared(name: str, given: Any) -> Modality:
     return Modality(**{**given, 'columns': _names((columns,) if isinstance(columns, str) else columns)})
   if isinstance(given, Iterable):
     return Modality(_names(given))
-  raise InputError(f'modality {name!r} is {given!r}; expected a column, a list of columns, or dream_jax.text(...) and such')
+  raise InputError(
+    f'modality {name!r} is {given!r}; expected a column, a list of columns, or dream_jax.text(...) and such'
+  )
 
 
 def _matched(name: str, patterns: tuple[str, ...], table: Table) -> tuple[str, ...]:
@@ -133,7 +135,9 @@ def _wild(pattern: str) -> bool:
 
 def _kind(name: str, said: str, columns: tuple[str, ...], table: Table) -> str:
   if said and said != 'vector' and len(columns) > 1:
-    raise InputError(f'modality {name!r} is {said} of {len(columns)} columns; expected one column: several make a vector')
+    raise InputError(
+      f'modality {name!r} is {said} of {len(columns)} columns; expected one column: several make a vector'
+    )
   if len(columns) > 1:
     for column in columns:
       if table.column(column).kind == 'nested':
@@ -196,6 +200,6 @@ def _words_or_category(column: str, values: list[str]) -> str:
   if not wordy and different <= max(_FEW, len(values) // 10) and different <= len(values) / 2:
     return 'vector'
   raise InputError(
-    f'column {column!r} holds {different} different texts in {len(values)} rows, such as {values[0][:40]!r}, which may be'
-    f' words or categories; {_SAY.format("text", "vector", column)}'
+    f'column {column!r} holds {different} different texts in {len(values)} rows, such as {values[0][:40]!r}, which may'
+    f' be words or categories; {_SAY.format("text", "vector", column)}'
   )

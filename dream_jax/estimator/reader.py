@@ -74,7 +74,9 @@ class Reader:
   def _check_columns(self, table: Table) -> None:
     if self.plain or table.plain:
       if len(table.names) != len(self.columns):
-        raise InputError(f'X has {len(table.names)} features; expected {len(self.columns)} features as input, as in training')
+        raise InputError(
+          f'X has {len(table.names)} features; expected {len(self.columns)} features as input, as in training'
+        )
       return
     absent = [column for column in self.used if column not in table]
     new = [name for name in table.names if name not in set(self.columns)]

@@ -79,9 +79,7 @@ class Table:
     wrong = np.isinf(made)
     if wrong.any():
       row, i = np.argwhere(wrong)[0]
-      raise InputError(
-        f'row {row} of column {names[i]!r} is infinity; expected a number, or NaN where it is missing'
-      )
+      raise InputError(f'row {row} of column {names[i]!r} is infinity; expected a number, or NaN where it is missing')
     return made
 
   def taken(self, rows: np.ndarray) -> 'Table':
@@ -157,7 +155,9 @@ def _of_array(x: Any) -> Table:
   try:
     array = np.asarray(x)
   except ValueError:
-    raise InputError('X is made of rows of different sizes; expected a frame, a dict of columns, or a list of dicts') from None
+    raise InputError(
+      'X is made of rows of different sizes; expected a frame, a dict of columns, or a list of dicts'
+    ) from None
   if array.ndim != 2:
     hint = 'Reshape your data: one feature is X.reshape(-1, 1), one sample X.reshape(1, -1)'
     raise InputError(f'Expected 2D array, got {array.ndim}D array instead. {hint}')
@@ -283,8 +283,7 @@ def _as_cell(name: str, row: int, value: Any) -> np.ndarray:
       array = np.array([_filled(v) if isinstance(v, (list, tuple)) else v for v in array.tolist()], np.float64)
   except (ValueError, TypeError):
     raise InputError(
-      f'row {row} of column {name!r} is a list of parts of different sizes; expected the same number of features in each'
-      ' step'
+      f'row {row} of column {name!r} is a list of parts of different sizes; expected as many features in each step'
     ) from None
   if array.dtype.kind not in 'biuf':
     raise InputError(f'row {row} of column {name!r} is an array of {array.dtype}; expected numbers')

@@ -65,7 +65,7 @@ def is_classes(y: Any, size: int, name: str) -> bool:
   if different <= _MOST_CLASSES and different <= max(2, len(y) / 5):
     return True
   raise InputError(
-    f"target {name!r} holds {different} different whole numbers, which may be classes or amounts; say"
+    f'target {name!r} holds {different} different whole numbers, which may be classes or amounts; say'
     " task='classification' or task='regression'"
   )
 
@@ -114,8 +114,10 @@ def validation_rows(
       raise InputError(f'X has {size} sample{"s" * (size != 1)}; expected more: some train, others validate')
     chosen[spare[0]] = True
   if codes is not None and len(np.unique(codes[~chosen])) < len(np.unique(codes)):
-    raise InputError('a class is in no group that trains; expected every class in several groups: give fewer rows to'
-                     ' validation, or another random_state')
+    raise InputError(
+      'a class is in no group that trains; expected every class in several groups: give fewer rows to'
+      ' validation, or another random_state'
+    )
   return chosen
 
 
@@ -140,7 +142,9 @@ def _column(y: Any, size: int, what: str = 'y') -> np.ndarray:
     lost = np.isnan(values) if values.dtype.kind == 'f' else np.zeros(len(values), bool)
   if lost.any():
     more = f' (and {lost.sum() - 1} more)' if lost.sum() > 1 else ''
-    raise InputError(f'{what} is missing (NaN) in row {int(np.argmax(lost))}{more}; expected a label: leave such rows out')
+    raise InputError(
+      f'{what} is missing (NaN) in row {int(np.argmax(lost))}{more}; expected a label: leave such rows out'
+    )
   if values.dtype.kind == 'f' and np.isinf(values).any():
     raise InputError(f'{what} is infinity in row {int(np.argmax(np.isinf(values)))}; expected a number')
   if values.dtype.kind == 'O' and len({type(v) for v in values}) == 1 and not isinstance(values[0], str):

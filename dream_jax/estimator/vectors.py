@@ -97,8 +97,8 @@ class Vectors:
     far = ~np.isfinite(made).all(1)
     if far.any():
       raise InputError(
-        f'row {int(np.argmax(far))} of modality {name!r} holds a number too large for float32; expected values like those'
-        ' of training'
+        f'row {int(np.argmax(far))} of modality {name!r} holds a number too large for float32; expected values like'
+        ' those of training'
       )
     return {name: made}
 
@@ -192,7 +192,9 @@ def _lists(v: Vectors, table: Table) -> np.ndarray:
     if cell is None:
       continue
     if cell.shape != (v.width,):
-      raise InputError(f'row {row} of column {column!r} has shape {cell.shape}; expected {v.width} numbers, as in training')
+      raise InputError(
+        f'row {row} of column {column!r} has shape {cell.shape}; expected {v.width} numbers, as in training'
+      )
     if np.isinf(cell).any():
       raise InputError(f'row {row} of column {column!r} holds infinity; expected numbers, or NaN where one is missing')
     x[row] = cell
