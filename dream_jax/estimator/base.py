@@ -1,5 +1,8 @@
 """scikit-learn's base class where it is installed; elsewhere a few lines that give its parameters."""
 
+# pyright: reportAssignmentType=false
+# Two classes of one name: whoever imports this module sees one.
+
 import inspect
 from typing import Any
 

@@ -18,8 +18,9 @@ from dream_jax.evaluation.calibration import Calibration
 from dream_jax.models.outputs import Outputs
 from dream_jax.workdir.method_files import PredictorParts
 
-# Rows of one call: more are cut.
-_ROWS = 512
+# Rows of one call; more are cut, fewer filled up.
+_PADDED = (1, 8, 64, 512)
+_ROWS = _PADDED[-1]
 
 
 class Ensemble(Predictor):
@@ -53,7 +54,7 @@ class Ensemble(Predictor):
 
   def _part(self, ready: dict[str, np.ndarray]) -> Outputs:
     size = len(ready[self.spec.names[0]])
-    padded = 1 << (size - 1).bit_length()
+    padded = next(rows for rows in _PADDED if rows >= size)  # Few sizes: each is compiled.
     if padded > size:
       ready = {name: np.concatenate([x, np.repeat(x[:1], padded - size, axis=0)]) for name, x in ready.items()}
     outputs = jax.tree.map(lambda x: np.asarray(x)[:size], self._forward(self.params, ready, self._values))

@@ -129,7 +129,7 @@ class DreamEstimator(Base):
       NotFittedError: before `fit`.
       InputError: X cannot be used; the message says why.
     """
-    return self._answer(self.outputs(X).prediction)
+    return self._answer(np.asarray(self.outputs(X).prediction))
 
   def outputs(self, X: Any) -> Outputs:
     """Everything that the model says, as arrays [B, ...]; see `Outputs`. Latents are left out."""
@@ -277,10 +277,11 @@ class DreamEstimator(Base):
     f = self.validation_fraction
     if isinstance(f, bool) or not isinstance(f, (int, float)) or not 0 < f < 1:
       raise InputError(f'validation_fraction is {f!r}; expected a number between 0 and 1')
-    for name, least, none in (('n_seeds', 1, False), ('epochs', 1, True), ('random_state', 0, False)):
+    for name, least in (('n_seeds', 1), ('epochs', 1), ('random_state', 0)):
       value = getattr(self, name)
-      whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-      if not (value is None and none) and not (whole and value >= least):
+      if name == 'epochs' and value is None:
+        continue
+      if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
         raise InputError(f'{name} is {value!r}; expected a whole number from {least} on')
 
 
@@ -299,7 +300,7 @@ class DreamClassifier(Classifier, DreamEstimator):
 
   def predict_proba(self, X: Any) -> np.ndarray:
     """Calibrated probabilities of `classes_`, [B, C]: means of all seeds."""
-    return self._probabilities(self.outputs(X).prediction)
+    return self._probabilities(np.asarray(self.outputs(X).prediction))
 
   def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
     """The share of rows that are answered correctly."""
@@ -315,8 +316,7 @@ class DreamClassifier(Classifier, DreamEstimator):
     return True
 
   def _probabilities(self, prediction: np.ndarray) -> np.ndarray:
-    p = np.concatenate([1 - prediction, prediction], axis=1) if len(self.classes_) == 2 else np.asarray(prediction)
-    return p
+    return np.concatenate([1 - prediction, prediction], axis=1) if len(self.classes_) == 2 else prediction
 
   def _answer(self, prediction: np.ndarray) -> np.ndarray:
     return self.classes_[self._probabilities(prediction).argmax(1)]

@@ -142,11 +142,11 @@ def _kind(name: str, said: str, columns: tuple[str, ...], table: Table) -> str:
     for column in columns:
       if table.column(column).kind == 'nested':
         raise InputError(
-          f'modality {name!r}: column {column!r} holds lists or arrays; expected numbers or words: give it a modality of'
-          ' its own'
+          f'modality {name!r}: column {column!r} holds lists or arrays; expected numbers or words: give it a'
+          ' modality of its own'
         )
     return 'vector'
-  (column,) = columns
+  column = next(iter(columns))
   held = table.column(column)
   if said:
     fitting = {'vector': ('numbers', 'words', 'nested'), 'text': ('words',)}.get(said, ('nested',))

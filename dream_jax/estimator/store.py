@@ -50,7 +50,8 @@ def write(path: str | os.PathLike[str], model: Model, more: Mapping[str, Any], c
   statistics = model.parts.statistics
   arrays = {f'mean:{name}': x for name, x in statistics.mean.items()}
   arrays |= {f'std:{name}': x for name, x in statistics.std.items()}
-  arrays |= {f'param:{name}': x for name, x in traverse_util.flatten_dict(model.params, sep='/').items()}
+  flat: Any = traverse_util.flatten_dict(model.params, sep='/')
+  arrays |= {f'param:{name}': x for name, x in flat.items()}
   arrays['validation:'] = model.validation
   if classes is not None:  # Objects would need a pickle.
     arrays['classes:'] = classes.astype(str) if classes.dtype.kind == 'O' else classes

@@ -118,8 +118,9 @@ def as_table(x: Any) -> Table:
   if isinstance(x, (list, tuple)) and x and all(isinstance(row, Mapping) for row in x):
     names = dict.fromkeys(str(name) for row in x for name in row)
     return Table(len(x), {name: [row.get(name) for row in x] for name in names})
-  if hasattr(x, 'name') and hasattr(x, 'to_numpy'):
-    raise InputError(f'X is one column ({x.name!r}); expected a table: for a frame of one column frame[[{x.name!r}]]')
+  name = getattr(x, 'name', None)
+  if name is not None and hasattr(x, 'to_numpy'):
+    raise InputError(f'X is one column ({name!r}); expected a table: for a frame of one column frame[[{name!r}]]')
   return _of_array(x)
 
 
@@ -173,7 +174,7 @@ def _column(name: str, raw: Any, size: int) -> Column:
   if hasattr(raw, 'to_list') and hasattr(dtype, 'is_numeric'):
     return _of_polars(name, raw)
   if np.ma.isMaskedArray(raw):
-    raw = raw.astype(float).filled(np.nan)
+    raw = np.ma.filled(raw.astype(float), np.nan)
   if _is_array(raw):
     array = np.asarray(raw)
     if array.dtype.type.__module__ == 'ml_dtypes':

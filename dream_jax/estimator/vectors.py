@@ -91,7 +91,7 @@ class Vectors:
     made = np.concatenate([p.reshape(table.size, -1) for p in parts], axis=1)
     if made.shape[1] == 1:  # Zero may be a value; a second column tells it from nothing.
       made = np.concatenate([made, np.ones((table.size, 1))], axis=1)
-    made[empty] = 0.0
+    made = np.where(np.reshape(empty, (-1, 1)), 0.0, made)
     with np.errstate(over='ignore'):
       made = made.astype(np.float32)
     far = ~np.isfinite(made).all(1)
@@ -167,16 +167,16 @@ def _width(column: str, table: Table) -> int:
   return next(iter(shapes))[0]
 
 
-def _cells(v: Vectors, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+def _cells(v: Vectors, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray], Any]:
   """(numbers [n, N] with NaN, words of each column of words, which rows [n] have nothing at all)."""
   if v.width:
     x = _lists(v, table)
   else:
     x = table.numbers(v.numbers)
   words = {c.column: _texts(c.column, table) for c in v.categories}
-  empty = np.isnan(x).all(1)
+  empty = np.asarray(np.isnan(x).all(1))
   for cells in words.values():
-    empty &= np.array([cell is None for cell in cells], bool)
+    empty = empty & np.array([cell is None for cell in cells], bool)
   return x, words, empty
 
 

@@ -44,6 +44,7 @@ class Outputs:
       x = getattr(self, field.name)
       if x is not None and field.name not in _HIDDEN:
         parts.append(f'{field.name} {list(x.shape)}' if hasattr(x, 'shape') else f'{field.name} {x!r}')
-    few = isinstance(self.prediction, np.ndarray) and self.prediction.size <= _SHOWN
-    shown = f'; prediction = {np.array2string(self.prediction, precision=3, separator=", ")}' if few else ''
+    shown, made = '', self.prediction
+    if not isinstance(made, jax.Array) and isinstance(made, np.ndarray) and made.size <= _SHOWN:
+      shown = f'; prediction = {np.array2string(made, precision=3, separator=", ")}'
     return f'Outputs({", ".join(parts)}{shown})'
