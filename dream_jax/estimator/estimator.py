@@ -117,7 +117,7 @@ class DreamEstimator(Base):
     except UserError as error:
       raise InputError(str(error)) from error
     self._reader, self._model, self._rows = reader, model, size
-    self._ensemble = None
+    self._ensemble = store.predictor(model)
     self._set_facts()
     self.validation_score_ = self._score(model.validation, label[validation])
     return self
@@ -189,7 +189,7 @@ class DreamEstimator(Base):
       raise InputError(f'{path} holds a {more["class"]}; expected {cls.__name__}: dream_jax.{more["class"]}.load')
     made = cls(**more['params'])
     made._reader, made._model, made._rows = restore_reader(more['reader']), model, more['rows']
-    made._ensemble = None
+    made._ensemble = store.predictor(model)
     if classes is not None:
       made.classes_ = classes
     made.validation_score_ = more['validation_score']

@@ -109,6 +109,8 @@ def as_table(x: Any) -> Table:
   """
   if isinstance(x, Table):
     return x
+  if hasattr(x, 'toarray'):  # Before all others: some of them are dicts.
+    raise InputError('X is a sparse matrix; expected a dense one: X.toarray()')
   if hasattr(x, 'columns') and hasattr(x, 'iloc'):
     return _of_pandas(x)
   if hasattr(x, 'columns') and hasattr(x, 'get_columns'):
@@ -151,8 +153,6 @@ def _of_mapping(x: Mapping[Any, Any]) -> Table:
 
 
 def _of_array(x: Any) -> Table:
-  if hasattr(x, 'toarray'):
-    raise InputError('X is a sparse matrix; expected a dense one: X.toarray()')
   try:
     array = np.asarray(x)
   except ValueError:
