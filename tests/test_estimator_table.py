@@ -258,6 +258,18 @@ def test_absent_modalities_are_missing_and_a_misspelt_column_is_refused():
     reader.inputs(as_table({'weight': [1.0]}))
 
 
+def test_columns_without_names_are_taken_by_place_and_unused_ones_are_not_read():
+  table = {'a': [1.0, 2, 4], 'day': np.arange(3).astype('datetime64[D]'), 'b': [1.0, 3, 5]}
+  reader = _read(pd.DataFrame(table), {'m': ['a', 'b']})
+  expected = reader.inputs(as_table({'a': [2.0], 'b': [5.0]}))
+  _same(reader.inputs(as_table(np.array([[2.0, 9.0, 5.0]]))), expected)
+  with pytest.raises(InputError, match='X has 2 features; expected 3'):
+    reader.inputs(as_table(np.ones((1, 2))))
+  plain = _read(np.array([[1.0, 1], [2, 3], [4, 5]]))
+  frame = as_table(pd.DataFrame({'p': [2.0], 'q': [5.0]}))
+  np.testing.assert_array_equal(plain.inputs(frame)['x'], expected['m'])
+
+
 def test_a_reader_survives_json():
   reader = _read(_columns(), _MODALITIES)
   again = restore_reader(json.loads(json.dumps(reader.state())))

@@ -73,8 +73,10 @@ class DreamEstimator(Base):
       InputError: something in it cannot be used; the message names it.
     """
     self._check_arguments()
-    table, label = self._table(X, reset=True), self._label(y, X)
-    size, codes = table.size, label if self._classes(label) else None
+    table = self._table(X, reset=True)
+    size = table.size
+    label, classes = self._label(y, size)
+    codes = None if classes is None else label
     members = targets.groups_of(groups, size)
     validation = targets.validation_rows(
       codes, members, size=size, fraction=self.validation_fraction, seed=self.random_state
@@ -108,7 +110,7 @@ class DreamEstimator(Base):
         reader.inputs(table),
         label,
         validation,
-        num_classes=len(self.classes_) if codes is not None else 0,
+        num_classes=0 if classes is None else len(classes),
         workdir=None if self.workdir is None else os.fspath(self.workdir),
         verbose=self.verbose,
       )
@@ -118,6 +120,8 @@ class DreamEstimator(Base):
       raise InputError(str(error)) from error
     self._reader, self._model, self._rows = reader, model, size
     self._ensemble = store.predictor(model)
+    if classes is not None:
+      self.classes_ = classes
     self._set_facts()
     self.validation_score_ = self._score(model.validation, label[validation])
     return self
@@ -223,10 +227,8 @@ class DreamEstimator(Base):
   # What the two differ in.
   _score_name = ''
 
-  def _label(self, y: Any, X: Any) -> np.ndarray:
-    raise NotImplementedError
-
-  def _classes(self, label: np.ndarray) -> bool:
+  def _label(self, y: Any, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """(what the engine learns, the classes or None)."""
     raise NotImplementedError
 
   def _answer(self, prediction: np.ndarray) -> np.ndarray:
@@ -246,15 +248,13 @@ class DreamEstimator(Base):
 
   def _set_facts(self) -> None:
     self.n_features_in_, self.method_ = len(self._reader.columns), self._model.method
+    self.__dict__.pop('feature_names_in_', None)
     if not self._reader.plain:
       self.feature_names_in_ = np.array(self._reader.columns, object)
 
   def _table(self, X: Any, *, reset: bool) -> Table:
     table = as_table(X)
-    if reset:
-      for name in ('feature_names_in_', 'classes_'):
-        self.__dict__.pop(name, None)
-    elif table.plain and len(table.names) != self.n_features_in_:
+    if not reset and table.plain and len(table.names) != self.n_features_in_:
       raise InputError(
         f'X has {len(table.names)} features, but {type(self).__name__} is expecting {self.n_features_in_} features as'
         ' input'
@@ -308,12 +308,9 @@ class DreamClassifier(Classifier, DreamEstimator):
     right = predicted == np.asarray(y, predicted.dtype if predicted.dtype.kind == 'O' else None)
     return float(np.average(right, weights=sample_weight))
 
-  def _label(self, y: Any, X: Any) -> np.ndarray:
-    self.classes_, codes = targets.classes_of(y, as_table(X).size)
-    return codes
-
-  def _classes(self, label: np.ndarray) -> bool:
-    return True
+  def _label(self, y: Any, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    classes, codes = targets.classes_of(y, size)
+    return codes, classes
 
   def _probabilities(self, prediction: np.ndarray) -> np.ndarray:
     return np.concatenate([1 - prediction, prediction], axis=1) if len(self.classes_) == 2 else prediction
@@ -348,11 +345,8 @@ class DreamRegressor(Regressor, DreamEstimator):
     predicted = self.predict(X)
     return _r2(predicted, targets.amounts_of(y, len(predicted)), sample_weight)
 
-  def _label(self, y: Any, X: Any) -> np.ndarray:
-    return targets.amounts_of(y, as_table(X).size)
-
-  def _classes(self, label: np.ndarray) -> bool:
-    return False
+  def _label(self, y: Any, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    return targets.amounts_of(y, size), None
 
   def _answer(self, prediction: np.ndarray) -> np.ndarray:
     return prediction[:, 0].astype(np.float64)

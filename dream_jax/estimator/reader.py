@@ -54,7 +54,7 @@ class Reader:
     Raises:
       InputError: the table has other columns, or columns hold other things than in training.
     """
-    self._check_columns(table)
+    table = self._checked(table)
     made: dict[str, np.ndarray] = {}
     for name, part in self.parts.items():
       made |= part.read(name, table, self.notes)
@@ -71,13 +71,14 @@ class Reader:
     """The modalities in a line, such as 'labs vector [12], note text [40 words]'."""
     return ', '.join(f'{name} {_said(part)}' for name, part in self.parts.items())
 
-  def _check_columns(self, table: Table) -> None:
+  def _checked(self, table: Table) -> Table:
+    """The table with the columns of training: by place where one of the two had no names, else by name."""
     if self.plain or table.plain:
       if len(table.names) != len(self.columns):
         raise InputError(
           f'X has {len(table.names)} features; expected {len(self.columns)} features as input, as in training'
         )
-      return
+      return table.renamed(self.columns)
     absent = [column for column in self.used if column not in table]
     new = [name for name in table.names if name not in set(self.columns)]
     for column in absent:
@@ -90,6 +91,7 @@ class Reader:
     if len(absent) == len(self.used):
       few = ', '.join(map(repr, self.used[:5]))
       raise InputError(f'X has none of the columns that the model reads; expected some of {few}')
+    return table
 
 
 def fit_reader(
@@ -100,7 +102,9 @@ def fit_reader(
   Raises:
     InputError: see `modality.resolve`; or a modality holds nothing in the training rows.
   """
-  known, part = resolve(modalities, table), table.taken(train)
+  known = resolve(modalities, table)
+  used = list(dict.fromkeys(column for modality in known.values() for column in modality.columns))
+  part = table.taken(train, used)
   reader = Reader({}, table.names, plain=table.plain)
   for name, modality in known.items():
     if modality.kind == 'vector':
@@ -110,7 +114,6 @@ def fit_reader(
     else:
       made = arrays.fit_arrays(name, modality, part)
     reader.parts[name] = made
-  used = {column for modality in known.values() for column in modality.columns}
   return reader, [name for name in table.names if name not in used]
 
 

@@ -82,13 +82,17 @@ class Table:
       raise InputError(f'row {row} of column {names[i]!r} is infinity; expected a number, or NaN where it is missing')
     return made
 
-  def taken(self, rows: np.ndarray) -> 'Table':
-    """The table of these rows."""
-    part = Table(len(rows), self._raw, plain=self.plain)
-    for name in self._raw:
+  def taken(self, rows: np.ndarray, names: Sequence[str]) -> 'Table':
+    """The table of these rows and columns."""
+    part = Table(len(rows), {name: self._raw[name] for name in names}, plain=self.plain)
+    for name in names:
       column = self.column(name)
       part._read[name] = column._replace(values=column.values[rows])
     return part
+
+  def renamed(self, names: Sequence[str]) -> 'Table':
+    """The same columns under other names."""
+    return Table(self.size, dict(zip(names, self._raw.values(), strict=True)), plain=self.plain)
 
   def without(self, *names: str) -> 'Table':
     """The table without some columns."""
