@@ -18,7 +18,7 @@ from dream_jax.machine import environment, paths
 from dream_jax.models.model import overlay
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
-from dream_jax.spec import DatasetSpec
+from dream_jax.spec import DatasetSpec, ModalitySpec
 from dream_jax.workdir import method_files, run_folders
 from dream_jax.workdir.checkpoints import selected
 from dream_jax.workdir.config_guard import read_config
@@ -95,6 +95,54 @@ def empty_inputs(spec: DatasetSpec, batch_size: int = 1) -> dict[str, jax.Array]
   return inputs
 
 
+def completed(spec: DatasetSpec, inputs: Inputs) -> Inputs:
+  """Inputs with zeros for what the user does not have: modalities that are absent or None, and rows that are None.
+
+  A last axis of one is added where it is left out, as it is for training; tokens have none.
+
+  Raises:
+    UserError: there is no modality at all, and so no batch.
+  """
+  if not isinstance(inputs, Mapping):
+    return inputs  # Refused by whoever reads it.
+  made: dict[str, Any] = {name: x for name, x in inputs.items() if x is not None}
+  here = [m for m in spec.modalities if m.name in made]
+  if not here and not set(made) - set(spec.names):
+    raise UserError(f'no modality is given; expected at least one of {", ".join(spec.names)}')
+  for m in here:
+    x = made[m.name]
+    if isinstance(x, (list, tuple)) and any(row is None for row in x):
+      made |= _with_rows(m, x, made.get(m.length_name) if m.has_length else None)
+    x = made[m.name]
+    if m.kind != 'tokens' and m.shape[-1] == 1 and _shape(x)[1:] == m.shape[:-1]:
+      made[m.name] = np.asarray(x)[..., None]
+  size = _shape(made[here[0].name])[:1] if here else ()
+  for m in spec.modalities:
+    if m.name not in made and size:
+      made[m.name] = np.zeros((*size, *m.shape), np.int32 if m.kind == 'tokens' else np.float32)
+      if m.has_length:
+        made[m.length_name] = np.zeros(size, np.int32)
+  return made
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+  """The shape, () of what has none: whoever reads it says why."""
+  try:
+    return np.shape(x)
+  except ValueError:  # Rows of different sizes.
+    return ()
+
+
+def _with_rows(m: ModalitySpec, rows: Any, length: Any) -> dict[str, Any]:
+  """A modality of rows some of which are None: zeros, of length 0 where lengths are given."""
+  held = [row for row in rows if row is not None]
+  blank = np.zeros(np.shape(held[0]) if held else m.shape, np.int32 if m.kind == 'tokens' else np.float32)
+  made: dict[str, Any] = {m.name: [blank if row is None else row for row in rows]}
+  if length is not None and len(length) == len(rows):
+    made[m.length_name] = [0 if row is None else n for row, n in zip(rows, length, strict=True)]
+  return made
+
+
 def load(
   workdir: str | os.PathLike[str], *, method: str | None = None, regime: str | None = None, seed: int | None = None
 ) -> 'Predictor':
@@ -151,11 +199,11 @@ class Predictor:
   """A trained model: `predictor(inputs)` gives `Outputs` for raw, unstandardised arrays.
 
   Inputs are a dict with one array a modality, [B, ...] as `spec` says, and `<name>_length` [B] for sequences and tokens
-  (when absent, zeros at the end are padding). A modality you do not have is given as zeros, or as whatever your system
-  delivers when it fails: recognising that is the model's task. A length of 0 means the same as zeros of the full
-  length; a frame, vector or image with a NaN or infinity in it is zeros. What is no such input is refused before
-  anything is computed, see `dream_jax.data.raw_inputs`. Batches are padded to a power of two, so few shapes are
-  compiled.
+  (when absent, zeros at the end are padding). A last axis of one may be left out, as for training. A modality you do
+  not have is absent, None, zeros, or whatever your system delivers when it fails: recognising that is the model's task.
+  A row you do not have is None in a list of rows. A length of 0 means the same as zeros of the full length; a frame,
+  vector or image with a NaN or infinity in it is zeros. What is no such input is refused before anything is computed,
+  see `dream_jax.data.raw_inputs`. Batches are padded to a power of two, so few shapes are compiled.
 
   Attributes:
     spec: modalities and task.
@@ -191,7 +239,7 @@ class Predictor:
       return self._predict(inputs)
 
   def _predict(self, inputs: Inputs) -> Outputs:
-    ready = standardise(self.statistics, self.spec, inputs)
+    ready = standardise(self.statistics, self.spec, completed(self.spec, inputs))
     size = len(next(iter(ready.values())))
     if size == 0:
       raise UserError('the batch is empty; expected at least one sample')

@@ -20,6 +20,10 @@ class UserError(Exception):
     super().__init__(one_line(message))
 
 
+class InputError(UserError, ValueError):
+  """Bad input of a function that follows scikit-learn, whose callers expect a ValueError."""
+
+
 class Diverged(UserError):  # noqa: N818  # As the others.
   """Numbers of a training are no longer finite: every process finds so at the same step, and stops there."""
 

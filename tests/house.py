@@ -26,6 +26,7 @@ FLOORS = (
   ('report', 'training'),
   ('datacheck', 'experiments', 'scaling'),
   ('api', 'cli'),
+  ('estimator',),
   ('__init__', 'main'),
 )
 

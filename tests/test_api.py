@@ -1,5 +1,6 @@
 """The notebook API: a trained workdir as a function of raw arrays, equal to what the trainer computed."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -17,11 +18,14 @@ from dream_jax import api
 from dream_jax.config.recipe import recipe_from_config
 from dream_jax.data.datasets import load_dataset
 from dream_jax.data.prepare import standardise
+from dream_jax.data.raw_inputs import received
 from dream_jax.errors import UserError
 from dream_jax.evaluation.calibration import Calibration
 from dream_jax.evaluation.predict import label_scale
 from dream_jax.models.dream.dream import Dream
+from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
+from dream_jax.spec import ModalitySpec
 from dream_jax.workdir import method_files, sealed
 from dream_jax.workdir.config_guard import read_config
 
@@ -133,8 +137,10 @@ def test_missing_lengths_are_those_of_the_content_and_missing_modalities_are_zer
 def test_mistakes_in_inputs_say_what_is_expected(predictor, test_split):
   inputs = _rows(test_split, slice(0, 3))
   name = predictor.spec.names[0]
-  with pytest.raises(UserError, match=f"'{name}' is absent"):
-    predictor({k: x for k, x in inputs.items() if k != name})
+  with pytest.raises(UserError, match=f"unknown input '{name}s'; did you mean {name}"):
+    predictor({f'{name}s' if k == name else k: x for k, x in inputs.items()})
+  with pytest.raises(UserError, match='no modality is given'):
+    predictor({})
   with pytest.raises(UserError, match=f"'{name}' has shape"):
     predictor({**inputs, name: inputs[name][..., :-1]})
   with pytest.raises(UserError, match=f"'{name}' has shape"):
@@ -143,6 +149,54 @@ def test_mistakes_in_inputs_say_what_is_expected(predictor, test_split):
     predictor(_rows(test_split, slice(0, 0)))
   with pytest.raises(UserError, match='samples'):
     predictor({**inputs, name: inputs[name][:2]})
+
+
+def test_a_modality_that_is_absent_or_none_is_missing(predictor, test_split):
+  inputs = _rows(test_split, slice(0, 4))
+  for m in predictor.spec.modalities:
+    gone = {**inputs, m.name: np.zeros_like(inputs[m.name])}
+    if m.has_length:
+      gone[m.length_name] = np.zeros(4, np.int32)
+    without = {k: x for k, x in inputs.items() if k not in (m.name, m.length_name)}
+    expected = predictor(gone).prediction
+    assert np.abs(predictor(inputs).prediction - expected).max() > 1e-4
+    for same in (without, {**without, m.name: None}, {**inputs, m.name: None}):
+      np.testing.assert_array_equal(predictor(same).prediction, expected)
+
+
+def test_rows_that_are_none_are_missing_and_a_last_axis_of_one_may_be_left_out():
+  spec = dataclasses.replace(
+    small_spec(names=('audio', 'pose')),
+    modalities=(
+      *small_spec(names=('audio', 'text')).modalities,
+      ModalitySpec('scan', 'image', (2, 3, 1)),
+      ModalitySpec('age', 'vector', (1,)),
+    ),
+  )
+  one, words = np.ones((7, 5)), np.full(6, 3)
+  given = {
+    'audio': [one, None],
+    'audio_length': [4, 9],
+    'text': [None, words],
+    'scan': np.ones((2, 2, 3)),
+    'age': [3, 4],
+  }
+  made = received(spec, api.completed(spec, given), beyond=False)
+  assert made['audio_length'].tolist() == [4, 7]
+  assert not made['audio'][1].any()
+  assert made['text'].tolist() == [[0] * 6, [3] * 6]
+  assert (made['scan'].shape, made['age'].tolist()) == ((2, 2, 3, 1), [[3], [4]])
+  ragged = {**given, 'audio': [one, one[:3]], 'audio_length': None}
+  with pytest.raises(UserError, match="'audio' is made of rows of different sizes"):
+    received(spec, api.completed(spec, ragged))
+  with pytest.raises(UserError, match='expected a dict of arrays'):
+    received(spec, api.completed(spec, [1, 2]))  # pyright: ignore[reportArgumentType]
+
+
+def test_printing_outputs_shows_shapes_and_no_latents():
+  out = Outputs(np.zeros((40, 3)), contributions=np.zeros((40, 2)), latents=np.full((40, 2, 9), 7.25))  # pyright: ignore
+  assert repr(out) == 'Outputs(prediction [40, 3], contributions [40, 2])'
+  assert repr(Outputs(np.array([[0.25]]))) == 'Outputs(prediction [1, 1]; prediction = [[0.25]])'  # pyright: ignore
 
 
 def test_mistakes_in_loading_say_what_there_is(workdir, tmp_path):

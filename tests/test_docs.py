@@ -21,6 +21,7 @@ from dream_jax.config.recipe import recipe_from_config
 from dream_jax.data import catalogue, datasets
 from dream_jax.datacheck import check
 from dream_jax.errors import UserError
+from dream_jax.estimator import fitting
 from dream_jax.evaluation import metrics
 from dream_jax.missingness import counter, missing, protocols
 from dream_jax.models import registry
@@ -79,7 +80,7 @@ def _run(block: documents.Block, names: dict) -> None:
 
 
 @pytest.mark.parametrize('page', _PYTHON, ids=_name)
-def test_python_runs_from_top_to_bottom(page, place, request):
+def test_python_runs_from_top_to_bottom(page, place, request, monkeypatch):
   _write_files(page, place)
   blocks = [block for block in documents.blocks(page, 'python') if not block.title]
   if any('runs/digits' in block.code for block in blocks):
@@ -88,9 +89,13 @@ def test_python_runs_from_top_to_bottom(page, place, request):
     assert process.returncode == 0, process.stderr[-2000:]
     (place / 'runs').mkdir()
     (place / 'runs' / 'digits').symlink_to(workdir)
+  if any('dream_jax.fit(' in block.code for block in blocks):
+    pytest.importorskip('pandas', reason="frames need pip install '.[frames]'")
+    monkeypatch.setattr(fitting, 'epochs_for', lambda _: 1)
   names: dict = {}
-  for block in blocks:
-    _run(block, names)
+  with jax.numpy_dtype_promotion('standard'):  # Some pages train, and Optax promotes, see `small_runs`.
+    for block in blocks:
+      _run(block, names)
 
 
 @pytest.mark.parametrize('page', _SHELL, ids=_name)

@@ -1,7 +1,14 @@
 """What every model returns, so that one trainer, one evaluation and one notebook API serve them all."""
 
+import dataclasses
+
 import flax.struct
 import jax
+import numpy as np
+
+# Numbers of a prediction that are shown.
+_SHOWN = 12
+_HIDDEN = ('latents', 'reconstructions')
 
 
 @flax.struct.dataclass
@@ -30,3 +37,15 @@ class Outputs:
   unimodal_predictions: jax.Array | None = None
   latents: jax.Array | None = None
   reconstructions: jax.Array | None = None
+
+  def __repr__(self) -> str:
+    """The parts that are there and their shapes; the predictions themselves where they are few."""
+    parts = []
+    for field in dataclasses.fields(self):
+      x = getattr(self, field.name)
+      if x is not None and field.name not in _HIDDEN:
+        parts.append(f'{field.name} {list(x.shape)}' if hasattr(x, 'shape') else f'{field.name} {x!r}')
+    shown, made = '', self.prediction
+    if not isinstance(made, jax.Array) and isinstance(made, np.ndarray) and made.size <= _SHOWN:
+      shown = f'; prediction = {np.array2string(made, precision=3, separator=", ")}'
+    return f'Outputs({", ".join(parts)}{shown})'
