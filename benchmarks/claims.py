@@ -56,7 +56,9 @@ def keep(name: str, workdir: str) -> None:
   results = read.defined(read.read_results(workdir))
   kept = ('mode', 'dataset', 'data', 'data_kind', 'reference', 'primary_metric', 'higher_is_better', 'environment')
   content = {field: results[field] for field in kept if field in results}
-  content |= {'wall_seconds': round(results['wall_seconds'], 1), 'config': results['config']}
+  config = results['config']
+  config['data'] = {field: value for field, value in config['data'].items() if not field.endswith('dir')}  # Yours.
+  content |= {'wall_seconds': round(results['wall_seconds'], 1), 'config': config}
   if results['mode'] == 'suite':
     content |= {'mean_rank': results['mean_rank'], 'comparisons': results['comparisons'], 'methods': results['methods']}
   else:

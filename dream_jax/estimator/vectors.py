@@ -77,7 +77,7 @@ class Vectors:
     """The vectors of a table, float32 [n, D]."""
     x, words, empty = _cells(self, table)
     missing = np.isnan(x)
-    new = missing[~empty].any(0)
+    new = np.asarray(missing[~empty].any(0))
     new[self.incomplete] = False
     if new.any():
       columns = [self.numbers[i] for i in np.flatnonzero(new)]
