@@ -82,6 +82,10 @@ class NumpyBackend:
   def any(self, x: Array) -> Array:
     return self.xp.any(x)
 
+  def settled(self, *xs: Array) -> tuple[Array, ...]:
+    """The same arrays; a compiler does not look through them."""
+    return xs
+
   def while_loop(self, condition, body, x: Array) -> Array:
     """body applied to x for as long as condition(x)."""
     while condition(x):
@@ -109,6 +113,12 @@ class JaxBackend(NumpyBackend):
 
   def uint32(self, x):
     return self.xp.asarray(np.uint32(x & _MASK) if isinstance(x, int) else x).astype(np.uint32)
+
+  def settled(self, *xs):
+    import jax
+
+    # Every round reads both words twice. XLA from JAX 0.12 on writes what it fuses out in full, twice as much a round.
+    return jax.lax.optimization_barrier(xs)
 
   def while_loop(self, condition, body, x):
     import jax
@@ -222,6 +232,7 @@ def threefry2x32(key: tuple[Array, Array], counter: tuple[Array, Array], backend
       x1 = x1 ^ x0
     x0 = x0 + schedule[(i + 1) % 3]
     x1 = x1 + (schedule[(i + 2) % 3] + backend.uint32(i + 1))
+    x0, x1 = backend.settled(x0, x1)
   return x0, x1
 
 
