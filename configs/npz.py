@@ -21,22 +21,16 @@ second data set needs a --workdir of its own. DIR/dataset.toml, for instance:
 Further keys, other forms of `splits`, Parquet and what counts as missing: see docs/your_data.md.
 """
 
-from dream_jax.config.default import get_default
+from dream_jax.config.default import get_own_data
 from dream_jax.errors import UserError
 
 
 def get_config(variant: str = ''):
   """The config; `variant` is '' or 'quick'."""
-  config = get_default()
+  config = get_own_data()
   config.name = 'npz'
   config.data.name = 'folder'
   config.num_seeds = 5
-  config.train.epochs = 40
-  config.train.num_evals = 10
-  config.train.validation_draws = 2
-  # Sequences and texts lose parts in training, and DREAM reads what is left of them. Nothing changes for other kinds.
-  config.inject.parts = ('frames', 'block')
-  config.model.frames = True
   if variant == 'quick':
     config.num_seeds = 2
     config.train.epochs = 8

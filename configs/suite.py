@@ -10,7 +10,7 @@ seeds. `:quick` is a smoke test. A killed suite goes on where it was; another fo
 Built-in data sets are named in `--config.suite.data="('digits', 'av_digits')"`, their options in `suite.options`.
 """
 
-from dream_jax.config.default import get_default
+from dream_jax.config.default import get_own_data
 from dream_jax.errors import UserError
 
 METHODS = (
@@ -34,21 +34,14 @@ PROTOCOLS = (
 
 def get_config(variant: str = ''):
   """The config; `variant` is '' or 'quick'."""
-  config = get_default()
+  config = get_own_data()
   config.name = 'suite'
   config.controls = ()
   config.suite.data = ('digits',)
   config.study.methods = METHODS
   config.study.peek = config.study.valuation = False
   config.protocols = PROTOCOLS
-  # As configs/npz.py.
   config.num_seeds = 20
-  config.train.epochs = 40
-  config.train.num_evals = 10
-  config.train.validation_draws = 2
-  # Sequences and texts lose parts in training, and DREAM reads what is left of them. Nothing changes for other kinds.
-  config.inject.parts = ('frames', 'block')
-  config.model.frames = True
   if variant == 'quick':
     config.num_seeds = 4
     config.suite.divisions = 2
