@@ -12,6 +12,7 @@ from dream_jax import api
 from dream_jax.data.folds import divided
 from dream_jax.errors import UserError
 from dream_jax.evaluation import across
+from dream_jax.evaluation.intervals import holm
 from dream_jax.experiments import experiment, suite, suite_results, workbench
 from dream_jax.report import suite_page, text
 
@@ -166,15 +167,26 @@ def test_groups_stay_together():
     divided(whole, 1)
 
 
-def test_what_is_not_everywhere_is_left_out():
-  def of(methods):
-    entry = {'title': 'x', 'uses_oracle': [], 'modality': None, 'protocols': {}}
-    curve = {'complete': {'metrics': {'accuracy': [[0.5, 0.6]]}}}
-    return {
-      'primary_metric': 'accuracy', 'higher_is_better': True, 'reference': 'a', 'comparisons': [], 'wall_seconds': 1.0,
-      'dataset': 'd', 'data_kind': 'real', 'modalities': ['x'], 'num_train': 4, 'num_validation': 2, 'num_test': 2,
-      'methods': {m: {**entry, 'protocols': curve} for m in methods},
-    }  # fmt: skip
+def _found(accuracy):
+  """Results of one division as far as a suite reads them; `accuracy` holds method -> a value for each seed."""
+  entry = {'title': 'x', 'uses_oracle': [], 'modality': None}
+  methods = {m: {**entry, 'protocols': {'complete': {'metrics': {'accuracy': [v]}}}} for m, v in accuracy.items()}
+  return {
+    'primary_metric': 'accuracy', 'higher_is_better': True, 'reference': 'a', 'comparisons': [], 'wall_seconds': 1.0,
+    'dataset': 'd', 'data_kind': 'real', 'modalities': ['x'], 'num_train': 8, 'num_validation': 2, 'num_test': 2,
+    'methods': methods,
+  }  # fmt: skip
 
-  found = suite_results.assemble({'one': [of('abc')], 'two': [of('ab')]}, 0.005, {})
-  assert set(found['methods']) == {'a', 'b'}
+
+def test_what_is_not_everywhere_is_left_out():
+  one, two = (_found({name: [0.5, 0.6] for name in names}) for names in ('abc', 'ab'))
+  assert set(suite_results.assemble({'one': [one], 'two': [two]}, 0.005, {})['methods']) == {'a', 'b'}
+
+
+def test_comparisons_over_divisions_are_corrected_for_the_methods():
+  gaps = {'b': [0.05, 0.06, 0.08], 'c': [0.02, 0.05, 0.03]}
+  each = [_found({'a': [0.8, 0.9], **{m: [0.8 - v[k], 0.9 - v[k]] for m, v in gaps.items()}}) for k in range(3)]
+  found = suite_results.assemble({'one': each}, 0.005, {})['comparisons']
+  plain = [across.over_divisions(v, 2 / 8).p for v in gaps.values()]
+  assert [c['p_holm'] for c in found] == pytest.approx(holm(plain))
+  assert [c['p_holm'] for c in found] != pytest.approx(plain)
