@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_places import run_folder
 from small_runs import FAST_COMPILE, optax_promotes, small_prepared, small_recipe, small_trainer  # noqa: F401
 
 from dream_jax.models.dream.dream import Dream
@@ -286,8 +287,8 @@ def _finish(process):
 
 
 def _steps(workdir):
-  path = Path(workdir) / 'metrics.jsonl'
-  return [json.loads(line)['step'] for line in path.read_bytes().split(b'\n')[:-1]] if path.exists() else []
+  paths = Path(workdir).glob('runs/*/metrics.jsonl')  # None before the run has begun.
+  return [json.loads(line)['step'] for path in paths for line in path.read_bytes().split(b'\n')[:-1]]
 
 
 def _without_times(content):
@@ -297,7 +298,7 @@ def _without_times(content):
 
 
 def _best(workdir):
-  with Checkpoints(workdir / 'checkpoints' / 'dream', read_only=True) as checkpoints:
+  with Checkpoints(run_folder(workdir, 'dream') / 'checkpoints' / 'dream', read_only=True) as checkpoints:
     return checkpoints.restore_best()
 
 
@@ -324,4 +325,5 @@ def test_killed_at_any_step_and_run_again_gives_the_same_bits(root, tmp_path):
   _assert_equal(_best(tmp_path / 'killed')[1], _best(tmp_path / 'calm')[1])
   results = [json.loads((tmp_path / name / 'results.json').read_text()) for name in ('killed', 'calm')]
   assert _without_times(results[0]) == _without_times(results[1])
-  assert (tmp_path / 'killed' / 'metrics.jsonl').read_bytes() == (tmp_path / 'calm' / 'metrics.jsonl').read_bytes()
+  logs = [(run_folder(tmp_path / name, 'dream') / 'metrics.jsonl').read_bytes() for name in ('killed', 'calm')]
+  assert logs[0] == logs[1]
