@@ -249,6 +249,12 @@ def test_what_is_left_of_an_epoch_counts(prepared):
   assert schedule_for(recipe, prepared.spec, 15, 2).num_steps == 4 * 15 // 8
 
 
+def test_few_samples_are_passed_more_often(prepared):
+  recipe = small_recipe(train__epochs=4, train__num_evals=5, train__least_steps=100)
+  assert schedule_for(recipe, prepared.spec, 15, 2).num_steps == 100
+  assert schedule_for(recipe, prepared.spec, 8000, 2).num_steps == 4000
+
+
 def test_every_method_has_the_same_budget(prepared, monkeypatch):
   monkeypatch.setattr(train, 'compile_programs', lambda *_, **__: mock.Mock(compile_seconds=0.0, mesh=make_mesh(1, -1)))
   recipe = small_recipe()

@@ -61,6 +61,19 @@ def test_noise_of_the_same_scale_is_told_from_content_never_seen(vector):
   assert 0.4 < _told(-np.square(real).mean(1), -np.square(noise).mean(1)) < 0.65
 
 
+def test_few_samples_are_enough_where_most_values_lie_near_their_median():
+  """Counts of words: no second moment can be known of 200 features from 30 samples."""
+  rng = np.random.default_rng(1)
+  counts = rng.poisson(rng.gamma(0.1, 1.0, 200), (330, 200)).astype(np.float32)
+  mean, std = counts[:30].mean(0), np.maximum(counts[:30].std(0), 0.2)
+  x, spec = (counts - mean) / std, _spec(text=('vector', (200,)))
+  fit = fit_typicality(spec, {'text': x[:30]}, {'text': -mean / std})['text']
+  odds = _odds(spec.modalities[0], fit, x[30:])
+  noise = _odds(spec.modalities[0], fit, rng.normal(size=(300, 200)).astype(np.float32))
+  assert (odds > 3).mean() > 0.99
+  assert (noise < -3).mean() > 0.99
+
+
 def test_zeros_and_the_mean_are_damage_wherever_they_lie(vector):
   modality, fit, _, zero = vector
   odds = _odds(modality, fit, np.stack([zero, np.zeros(_WIDTH, np.float32)]))
@@ -154,7 +167,7 @@ def test_a_single_number_may_be_zero():
   spec, x = _spec(level=('vector', (1,))), np.random.default_rng(1).normal(size=(200, 1)).astype(np.float32)
   x[::2] = 0.0
   fit = fit_typicality(spec, {'level': x}, {'level': np.zeros(1, np.float32)})['level']
-  found = statistics(spec.modalities[0], jnp.asarray(x), None, fit['probes'], fit['blank'])
+  found = statistics(spec.modalities[0], jnp.asarray(x), None, fit['probes'], fit['blank'], fit['median'])
   np.testing.assert_allclose(fit['classes'][0, 0], np.asarray(found).mean(0), rtol=1e-4)
 
 

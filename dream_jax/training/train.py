@@ -70,7 +70,7 @@ class Schedule:
 
 
 def make_schedule(recipe: Recipe, prepared: Prepared, num_runs: int) -> Schedule:
-  """Steps of a run: `train.epochs` passes, rounded up so that calls and readings of the validation set come out even.
+  """Steps of a run: `train.epochs` passes or `train.least_steps`, rounded up so that calls and readings come out even.
 
   The same for every method, so that all have one budget.
   """
@@ -80,7 +80,7 @@ def make_schedule(recipe: Recipe, prepared: Prepared, num_runs: int) -> Schedule
 def schedule_for(recipe: Recipe, spec: DatasetSpec, num_samples: int, num_runs: int) -> Schedule:
   """As `make_schedule`, of a training set of this many samples."""
   t = recipe.train
-  steps = max(1, t.epochs * num_samples // t.batch_size)
+  steps = max(1, t.least_steps, t.epochs * num_samples // t.batch_size)
   evals = min(t.num_evals, steps)
   floats = 2 * sum(int(np.prod(m.shape)) for m in spec.modalities)  # inputs, and inputs before the injection
   most = max(1, _CALL_BYTES // (4 * floats * t.batch_size * num_runs))

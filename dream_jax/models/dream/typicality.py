@@ -4,6 +4,9 @@ Features of real content co-vary. Noise of the same scale does not, so it is lar
 content hardly varies: its energy after whitening, mean_d (P^(1/2) x)_d^2, is far above 1. A net learns these directions
 in thousands of steps; their closed form is there at step 0, when a small data set may already be learnt by heart.
 
+Values of one vector or image also have a shape that noise lacks: most words, counts and pixels lie near their median
+and a few far from it. Such a peak is seen in a single slot, so that few samples are enough to know it.
+
 On the samples that a covariance was estimated from the energy is too small. So there are two estimates, each from half
 of the training samples, and the larger energy counts: for a training sample that of the half it is not in.
 
@@ -30,7 +33,8 @@ _FEWEST = 16  # slots that hold something; from fewer nothing is learnt.
 _CHUNK = 1024  # slots looked at at a time.
 _SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 _FLOOR = 1e-4  # of energies, whose logarithm is taken.
-_NARROWEST = 0.15  # standard deviation of a logarithm: classes of one point have none.
+# Smallest standard deviations of the statistics: classes of one point have none.
+_NARROWEST = {'energies': 0.15, 'peak': 0.05}
 _SUREST = 6.0  # log odds
 _KINDS = 3  # of damage: zeros, noise, the mean
 
@@ -54,19 +58,30 @@ class Typicality(nn.Module):
     zeros = nn.initializers.zeros
     probes = stop_gradient(self.param('probes', zeros, (2, size, _num_probes(self.modality))))
     blank = stop_gradient(self.param('blank', zeros, (size,)))
-    # Mean and standard deviation of the two statistics, of real content and of each kind of damage.
-    classes = stop_gradient(self.param('classes', zeros, (1 + _KINDS, 2, 2)))
-    found = statistics(self.modality, x, length, probes, blank, weight)
-    centred = (found[:, None] - classes[None, :, 0]) / jnp.maximum(classes[None, :, 1], _NARROWEST)
-    log_density = (-0.5 * jnp.square(centred) - jnp.log(jnp.maximum(classes[None, :, 1], _NARROWEST))).sum(-1)
+    median = stop_gradient(self.param('median', zeros, (size,))) if _has_peak(self.modality) else None
+    found = statistics(self.modality, x, length, probes, blank, median, weight)
+    narrowest = [_NARROWEST['energies']] * 2 + [_NARROWEST['peak']] * _has_peak(self.modality)
+    # Mean and standard deviation of the statistics, of real content and of each kind of damage.
+    classes = stop_gradient(self.param('classes', zeros, (1 + _KINDS, 2, len(narrowest))))
+    mean, std = classes[None, :, 0], jnp.maximum(classes[None, :, 1], jnp.asarray(narrowest)[None, None])
+    log_density = (-0.5 * jnp.square((found[:, None] - mean) / std) - jnp.log(std)).sum(-1)
     damaged = jax.nn.logsumexp(log_density[:, 1:], axis=-1) - jnp.log(float(_KINDS))
     return jnp.clip(log_density[:, 0] - damaged, -_SUREST, _SUREST)
 
 
 def statistics(
-  modality: ModalitySpec, x: jax.Array, length: Any, probes: jax.Array, blank: jax.Array, weight: Any = None
+  modality: ModalitySpec,
+  x: jax.Array,
+  length: Any,
+  probes: jax.Array,
+  blank: jax.Array,
+  median: Any = None,
+  weight: Any = None,
 ) -> jax.Array:
-  """Log energies [B, 2], means over frames: after whitening, the larger of two; and of the distance from raw zeros."""
+  """Log energies [B, 2], means over frames: after whitening, the larger of two; and of the distance from raw zeros.
+
+  With a `median` [W], for what is no sequence, also its peak, [B, 3].
+  """
   x = x.astype(jnp.float32)
   if length is None:
     frames = x.reshape(x.shape[0], 1, -1)
@@ -78,7 +93,14 @@ def statistics(
   whitened = jnp.square(jnp.einsum('btd,hdr->bthr', frames, probes)).mean(-1).max(-1)
   distance = jnp.square(frames - blank[None, None, :]).mean(-1)
   energy = jnp.log(jnp.stack([whitened, distance], axis=-1) + _FLOOR)
-  return weighted_mean(energy, inside.astype(jnp.float32) if weight is None else weight)
+  found = weighted_mean(energy, inside.astype(jnp.float32) if weight is None else weight)
+  return found if median is None else jnp.concatenate([found, _peak(frames[:, 0] - median[None])], axis=-1)
+
+
+def _peak(distance: jax.Array) -> jax.Array:
+  """[B, 1], by how much the geometric mean of distances [B, W] is below the quadratic one, as a logarithm."""
+  logs = jnp.log(jnp.abs(distance) + _FLOOR).mean(-1, keepdims=True)
+  return logs - 0.5 * jnp.log(jnp.square(distance).mean(-1, keepdims=True) + _FLOOR)
 
 
 _statistics = jax.jit(statistics, static_argnums=0)
@@ -87,7 +109,8 @@ _statistics = jax.jit(statistics, static_argnums=0)
 def fit_typicality(
   spec: DatasetSpec, features: Mapping[str, np.ndarray], zero: Mapping[str, np.ndarray], seed: int = 0
 ) -> dict[str, Any]:
-  """Parameters of every modality's `Typicality`, {name: {'probes', 'blank', 'classes'}}.
+  """Parameters of every modality's `Typicality`, {name: {'probes', 'blank', 'classes'}}, and a
+  'median' but for sequences.
 
   Tokens have none, and neither has a modality that fewer than 16 samples hold anything of.
 
@@ -112,6 +135,10 @@ def _num_probes(modality: ModalitySpec) -> int:
   return 8 if modality.has_length else 32
 
 
+def _has_peak(modality: ModalitySpec) -> bool:
+  return not modality.has_length
+
+
 def _width(modality: ModalitySpec) -> int:
   return 3 * modality.shape[-1] if modality.has_length else int(np.prod(modality.shape))
 
@@ -130,12 +157,14 @@ def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] |
   probes = np.stack([_probes(halves[h], halves[1 - h], number, rng) for h in (0, 1)])
   blank = np.broadcast_to(zero, modality.shape[-1:] if modality.has_length else modality.shape).ravel()
   blank = np.tile(blank, 3) if modality.has_length else blank
+  median = {'median': np.median(x.reshape(len(x), -1), axis=0).astype(np.float32)} if _has_peak(modality) else {}
   noise = rng.standard_normal(x.shape, np.float32)
   contents = (x, np.broadcast_to(zero, x.shape), noise, np.zeros_like(x))
-  classes = [_statistics(modality, content, length, probes, blank) for content in contents]
+  classes = [_statistics(modality, content, length, probes, blank, **median) for content in contents]
   return {
     'probes': probes,
     'blank': blank,
+    **median,
     'classes': np.stack([np.stack([np.mean(c, 0), np.std(c, 0)]) for c in classes]).astype(np.float32),
   }
 
