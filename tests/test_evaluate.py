@@ -63,8 +63,9 @@ def _rows(name, task, batch_size, mesh, protocols=_PROTOCOLS):
 
 def _numbers(rows):
   tree = [(r.name, r.protocols, r.contribution, r.sample_scores) for r in rows]
-  leaves, structure = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
-  return [x for x in leaves if not isinstance(x, str)], [x for x in leaves if isinstance(x, str)], structure
+  leaves, structure = jax.tree.flatten_with_path(tree, is_leaf=lambda x: x is None)
+  numbers = [(jax.tree_util.keystr(path), x) for path, x in leaves if not isinstance(x, str)]
+  return numbers, [x for _, x in leaves if isinstance(x, str)], structure
 
 
 @pytest.fixture(scope='module')
@@ -79,11 +80,13 @@ def test_metrics_do_not_depend_on_batches_or_devices(reference, batch_size, devi
   (got, names, structure), (wanted, wanted_names, wanted_structure) = _numbers(rows), _numbers(reference)
   assert (names, structure) == (wanted_names, wanted_structure)
   assert len(got) > 100
-  for a, b in zip(got, wanted, strict=True):
+  for (place, a), (_, b) in zip(got, wanted, strict=True):
     if a is None or b is None:
       assert a is b
     else:
-      np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-6, atol=1e-6)
+      # Of two presences that rounding alone tells apart, either may be the larger one.
+      close = 5e-4 if 'AUROC' in place or 'auroc' in place else 1e-6
+      np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=close, atol=close)
 
 
 def test_every_sample_is_predicted_once_and_in_its_place():

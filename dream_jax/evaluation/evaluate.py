@@ -15,12 +15,15 @@ from dream_jax.evaluation.calibration import Calibration
 from dream_jax.evaluation.intervals import summarise, two_way_interval
 from dream_jax.evaluation.predict import EvalInputs, Predictor, Seen
 from dream_jax.missingness.missing import Missing
+from dream_jax.missingness.native import missing_already
 from dream_jax.missingness.protocols import Condition, conditions
 from dream_jax.models.registry import Method
 from dream_jax.parallel import hosts
 from dream_jax.spec import DatasetSpec
 
 _CONTRIBUTION_PARTS = ('contributions', 'gates', 'soft_mask')
+_PATTERNS = 12  # What is missing from the start: so many patterns are reported,
+_FEWEST = 10  # from so many samples.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Row:
     modality: which one it reads, None where it reads all.
     protocols: as `results.json` has them.
     contribution: likewise, or None.
+    native: the method on test samples by what they lack from the start, see `_native`; None where they lack nothing.
     valuation: see `modality_values.value_modalities`; None where it was not asked for.
     test_selected: {'protocols'} of the parameters that the test split would have selected; no result, but a measure of
       what that habit is worth. None where it was not asked for.
@@ -47,6 +51,7 @@ class Row:
   sample_scores: dict[str, np.ndarray]
   calibration: tuple[Calibration, ...] = ()
   modality: str | None = None
+  native: dict[str, Any] | None = None
   valuation: dict[str, Any] | None = None
   test_selected: dict[str, Any] | None = None
 
@@ -105,9 +110,10 @@ def evaluate_method(
   """
   spec, data = inputs.prepared.spec, inputs.prepared.splits[split]
   rows = _row_names(method, spec)
-  collected = {name: _RowBuilder(name, title, modality, spec, data.label) for name, title, modality in rows}
+  native = missing_already(spec, data.features, inputs.prepared.zero)
+  collected = {name: _RowBuilder(name, title, modality, spec, data.label, native) for name, title, modality in rows}
   _calibrate(method, predictor, params, inputs, list(collected.values()), trained_under or Missing(), seed, draws)
-  recognition = _Recognition(spec)
+  recognition = _Recognition(spec, native)
   seen = Seen()
   informativeness = data.extras.get('informativeness')
   for protocol in dict.fromkeys(('complete', *protocols)):
@@ -153,8 +159,12 @@ def _row_names(method: Method, spec: DatasetSpec) -> list[tuple[str, str, str | 
 class _RowBuilder:
   """Gathers one row condition by condition."""
 
-  def __init__(self, name: str, title: str, modality: str | None, spec: DatasetSpec, label: np.ndarray):
+  def __init__(
+    self, name: str, title: str, modality: str | None, spec: DatasetSpec, label: np.ndarray, native: np.ndarray
+  ):
     self.name, self._title, self._modality, self._spec, self._label = name, title, modality, spec, label
+    self._missing_already = native
+    self._native: dict[str, Any] | None = None
     self._primary = metrics.primary_metric(spec)[0]
     self._protocols: dict[str, dict[str, Any]] = {}
     self._scores: dict[str, list[np.ndarray]] = {}
@@ -173,6 +183,8 @@ class _RowBuilder:
       entry['metrics'].setdefault(metric, []).append([float(values[metric]) for values in each])
     scores = np.stack([metrics.sample_scores(self._spec, p, self._label) for p in prediction])
     self._scores.setdefault(protocol, []).append(scores)
+    if protocol == 'complete' and self._missing_already.any():
+      self._native = _native(self._spec, prediction, self._label, self._missing_already)
 
   def add_contribution(self, protocol: str, condition: Condition, outputs: dict[str, np.ndarray]) -> None:
     """Means over seeds and samples of what the model said about each modality under one condition."""
@@ -180,12 +192,16 @@ class _RowBuilder:
     entry['conditions'].append(condition.name)
     for part in _CONTRIBUTION_PARTS:
       entry.setdefault(part, []).append(outputs[part].mean((0, 1), dtype=np.float64).tolist())
-    kept = outputs['kept'] >= 0.5
-    for name, where in (('contributions_kept', kept), ('contributions_removed', ~kept)):
-      mean = outputs['contributions'].mean(0, dtype=np.float64)
-      by_modality = [float(mean[where[:, m], m].mean()) if where[:, m].any() else None for m in range(kept.shape[1])]
-      entry.setdefault(name, []).append(by_modality)
-    found = [metrics.auroc(p.ravel(), kept.ravel()) for p in outputs['presence']] if 0 < kept.sum() < kept.size else []
+    left, judged = outputs['kept'] >= 0.5, _judged(outputs['kept'], self._missing_already)
+    kept = left & judged
+    groups = {'kept': kept, 'removed': ~left, 'missing_already': ~judged}
+    for part in ('contributions', 'presence'):
+      mean = outputs[part].mean(0, dtype=np.float64)
+      for name, where in groups.items():
+        by_modality = [float(mean[w, m].mean()) if w.any() else None for m, w in enumerate(where.T)]
+        entry.setdefault(f'{part}_{name}', []).append(by_modality)
+    both = kept.any() and not left.all()
+    found = [metrics.auroc(p[judged], left[judged]) for p in outputs['presence']] if both else []
     entry.setdefault('recognition_auroc', []).append(float(np.mean(found)) if found else None)
 
   def row(self, scores: dict[str, Any] | None) -> Row:
@@ -200,21 +216,24 @@ class _RowBuilder:
           curves = np.asarray(entry['metrics'][metric]).T
           entry['summary'][metric]['auilc'] = float(np.mean([metrics.auilc(rates, curve) for curve in curves]))
     contribution = {**self.contribution, 'scores': scores} if self.contribution else None
-    return Row(self.name, self._title, self._protocols, contribution, means, self.calibration, self._modality)
+    return Row(
+      self.name, self._title, self._protocols, contribution, means, self.calibration, self._modality, self._native
+    )
 
 
 class _Recognition:
   """AUROC of recognising what is missing, pooled over the conditions of a protocol, by seed."""
 
-  def __init__(self, spec: DatasetSpec):
-    self._spec = spec
+  def __init__(self, spec: DatasetSpec, native: np.ndarray):
+    self._spec, self._missing_already = spec, native
     self._pools: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     self.scores: dict[str, list[float]] = {}
 
   def add(self, protocol: str, condition: Condition, outputs: dict[str, np.ndarray]) -> None:
     """One condition."""
     m = self._spec.num_modalities
-    here = (outputs['presence'], outputs['kept'] >= 0.5)
+    judged = _judged(outputs['kept'], self._missing_already)
+    here = (outputs['presence'][:, judged], outputs['kept'][judged] >= 0.5)
     kind, _, fill = protocol.partition('/')
     if condition.missing.kind == 'none' or condition.rate == 0:
       if protocol == 'complete':
@@ -230,11 +249,51 @@ class _Recognition:
   def summary(self) -> dict[str, Any]:
     """{score name: {'mean', 'std', 'ci95'}} over seeds."""
     for name, pool in self._pools.items():
-      truth = np.concatenate([kept.ravel() for _, kept in pool])
+      truth = np.concatenate([kept for _, kept in pool])
       if name != 'complete' and 0 < truth.sum() < truth.size:
         seeds = range(pool[0][0].shape[0])
-        self.scores[name] = [metrics.auroc(np.concatenate([p[s].ravel() for p, _ in pool]), truth) for s in seeds]
+        self.scores[name] = [metrics.auroc(np.concatenate([p[s] for p, _ in pool]), truth) for s in seeds]
     return {name: summarise(np.asarray(values)) for name, values in self.scores.items()}
+
+
+def _judged(kept: np.ndarray, native: np.ndarray) -> np.ndarray:
+  """Slots of which recognition is judged, bool [n, M]: all but those that were empty and that the protocol left so."""
+  return (kept < 0.5) | ~native
+
+
+def _native(spec: DatasetSpec, prediction: np.ndarray, label: np.ndarray, native: np.ndarray) -> dict[str, Any]:
+  """The primary metric on test samples by what they lack from the start, nothing else removed.
+
+  Args:
+    spec: the data.
+    prediction: [S, n, C] on the data as they are.
+    label: [n], or [n, C].
+    native: bool [n, M], the slots that are empty.
+
+  Returns:
+    'patterns': the most frequent ones, each with the modalities that are 'missing', the 'count' of samples and what
+    `summarise` gives over seeds; 'modalities': for each the samples 'with' and 'without' it, likewise. None stands for
+    the metric of fewer than 10 samples.
+  """
+  metric = metrics.primary_metric(spec)[0]
+
+  def on(where: np.ndarray) -> dict[str, Any]:
+    count = int(where.sum())
+    if count < _FEWEST:
+      return {'count': count, 'mean': None, 'std': None, 'ci95': None}
+    return {'count': count, **summarise([metrics.compute(spec, p[where], label[where])[metric] for p in prediction])}
+
+  found, counts = np.unique(native, axis=0, return_counts=True)
+  frequent = found[np.argsort(-counts, kind='stable')][:_PATTERNS]
+  return {
+    'patterns': [
+      {'missing': [name for name, gone in zip(spec.names, row, strict=True) if gone]} | on((native == row).all(1))
+      for row in frequent
+    ],
+    'modalities': {
+      name: {'with': on(~gone), 'without': on(gone)} for name, gone in zip(spec.names, native.T, strict=True)
+    },
+  }
 
 
 def _fidelity(spec: DatasetSpec, contributions: np.ndarray, informativeness: np.ndarray) -> dict[str, list[float]]:

@@ -127,6 +127,7 @@ def _entry(
     'train_regime': _regime(method, missing, recipe),
     'protocols': row.protocols,
     'contribution': row.contribution,
+    'native': row.native,
     **facts,
   }
 

@@ -4,8 +4,8 @@ import base64
 import html
 import json
 
+from dream_jax.report import answer, study_tables, tables
 from dream_jax.report import results as read
-from dream_jax.report import study_tables, tables
 
 _INTERVALS = """
 <ul>
@@ -29,12 +29,21 @@ def make_sections(results, drawings):
     ('intervals', 'How to read the intervals', _INTERVALS),
     ('environment', 'Environment and configuration', _environment(results)),
   ]
-  return [s for s in (*sections, *ends) if s[2]]
+  return [s for s in (('answer', 'What it says', _answer(results)), *sections, *ends) if s[2]]
+
+
+def _answer(results):
+  parts = []
+  for question, said in answer.sentences(results).items():
+    items = ''.join(f'<li>{html.escape(sentence)}</li>' for sentence in said)
+    parts.append(f'<h3>{question}</h3><ul>{items}</ul>')
+  return ''.join(parts)
 
 
 def _run(results, drawings):
   return [
     ('results', 'Results', tables.results_table(results).to_html()),
+    ('native', 'What your data lack', _html([tables.native_table(results)])),
     ('comparisons', 'Comparisons', _html(tables.comparison_tables(results)) + _figures(drawings, 'comparisons')),
     ('robustness', 'Robustness', _figures(drawings, 'robustness', 'conditions')),
     ('contributions', 'Contributions and recognition', _contributions(results, drawings)),
@@ -51,7 +60,7 @@ def _study(results, drawings):
   sections = [('standings', 'Standings', _html([study_tables.standings_table(results)]))]
   for number, regime in enumerate((first, *others)):
     here = read.of_regime(results, regime)
-    content = tables.results_table(here).to_html()
+    content = tables.results_table(here).to_html() + _html([tables.native_table(here)])
     content += _fold('Comparisons', _html(tables.comparison_tables(here)))
     if regime == first:
       content += _figures(drawings, 'comparisons')
@@ -91,7 +100,7 @@ def _worth(results):
 
 
 def _contributions(results, drawings):
-  found = [tables.contribution_table(results), tables.scores_table(results)]
+  found = [tables.contribution_table(results), tables.presence_table(results), tables.scores_table(results)]
   return _html(found) + _figures(drawings, 'contributions')
 
 

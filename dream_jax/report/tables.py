@@ -150,24 +150,100 @@ def higher(results: dict, metric: str) -> bool:
 
 
 def contribution_table(results: dict) -> Table | None:
-  """Method and protocol: mean contribution of kept and removed slots, gates, AUROC of recognition; None without any."""
+  """Method and protocol: mean contribution by what became of a slot, gates, AUROC of recognition; None without any."""
+  rows = _by_group(results, 'contributions', ('gates', 'soft_mask'), auroc=True)
+  if not rows:
+    return None
+  return _without_empty(
+    Table(
+      title='Contributions and recognition, mean over conditions, modalities and seeds',
+      columns=('', 'protocol', *_GROUPS.values(), 'gate', 'soft mask', 'AUROC of recognition'),
+      rows=rows,
+      note='Equal shares of a certain prediction contribute 1 - p(target) each. The gate is the share of a slot that '
+      'reconstruction replaces. The AUROC says how well the estimate tells removed slots from kept ones: 0.5 is '
+      'chance, 1 perfect. Slots that were missing from the start and left so are in neither.',
+    )
+  )
+
+
+def presence_table(results: dict) -> Table | None:
+  """Method and protocol: mean presence by what became of a slot; None where it was not recorded."""
+  rows = _by_group(results, 'presence')
+  if not rows:
+    return None
+  return _without_empty(
+    Table(
+      title='Presence, mean over conditions, modalities and seeds',
+      columns=('', 'protocol', *_GROUPS.values()),
+      rows=rows,
+      note='The probability that a slot holds real content, as the model sees it: 1 is right for what was kept, 0 for '
+      'what was removed or missing.',
+    )
+  )
+
+
+def native_table(results: dict) -> Table | None:
+  """The primary metric on test samples by what they lack from the start, a column a method; None if they lack nothing.
+
+  A row for every pattern that occurs often, then the samples with and without each modality.
+  """
+  entries = {m: e['native'] for m, e in results['methods'].items() if e.get('native')}
+  if not entries:
+    return None
+  metric = read.primary(results)[0]
+  first = next(iter(entries.values()))
+  total = results.get('num_test')
+  rows = []
+
+  def row(name, of):
+    found = [of(native) for native in entries.values()]
+    share = f'{found[0]["count"]:,}' + (f' ({100 * found[0]["count"] / total:.0f} %)' if total else '')
+    rows.append((name, share, *(estimate(entry, read.measure(metric)) for entry in found)))
+
+  for number, pattern in enumerate(first['patterns']):
+    missing = ', '.join(pattern['missing'])
+    row(f'without {missing}' if missing else 'nothing missing', lambda native, i=number: native['patterns'][i])
+  for name, parts in first['modalities'].items():
+    if parts['without']['count']:
+      for side in ('with', 'without'):
+        row(f'all {side} {name}', lambda native, n=name, s=side: native['modalities'][n][s])
+  return Table(
+    title=f'What test samples lack from the start, nothing removed: {read.measure(metric).label}',
+    columns=('', 'test samples', *(read.title(results, method) for method in entries)),
+    rows=tuple(rows),
+    note=f'Samples whose slot holds nothing; the {len(first["patterns"])} most frequent patterns. A dash: fewer than '
+    'ten samples. Those with a modality may be easier or harder for other reasons: the difference is no effect of it.',
+  )
+
+
+_GROUPS = {'kept': 'kept slots', 'removed': 'removed slots', 'missing_already': 'missing from the start'}
+
+
+def _by_group(results, part, more=(), *, auroc=False):
+  """Rows of means of a part of the outputs by what became of a slot, then of `more` parts."""
   num = len(results.get('modalities') or ())
+  keys = (*(f'{part}_{group}' for group in _GROUPS), *more)
   rows = []
   for method in results['methods']:
     for protocol, record in read.contribution(results, method).items():
-      keys = ('contributions_kept', 'contributions_removed', 'gates', 'soft_mask')
+      if keys[0] not in record:
+        continue
       means = [read.mean(read.by_modality(record, key, num)) for key in keys]
-      aurocs = np.array(record.get('recognition_auroc') or [None], np.float64)
-      rows.append((read.title(results, method), protocol, *(_plain(v) for v in (*means, read.mean(aurocs)))))
-  if not rows:
-    return None
-  return Table(
-    title='Contributions and recognition, mean over conditions, modalities and seeds',
-    columns=('', 'protocol', 'kept slots', 'removed slots', 'gate', 'soft mask', 'AUROC of recognition'),
-    rows=tuple(rows),
-    note='Equal shares of a certain prediction contribute 1 - p(target) each. The gate is the share of a slot that '
-    'reconstruction replaces. The AUROC says how well the estimate tells removed slots from kept ones: 0.5 is chance, '
-    '1 perfect.',
+      if auroc:
+        means.append(read.mean(np.array(record.get('recognition_auroc') or [None], np.float64)))
+      rows.append((read.title(results, method), protocol, *map(_plain, means)))
+  return tuple(rows)
+
+
+def _without_empty(table):
+  """The table without the column of what was missing from the start, where nothing was."""
+  at = table.columns.index(_GROUPS['missing_already'])
+  if any(row[at] != _plain(float('nan')) for row in table.rows):
+    return table
+  return dataclasses.replace(
+    table,
+    columns=table.columns[:at] + table.columns[at + 1 :],
+    rows=tuple(row[:at] + row[at + 1 :] for row in table.rows),
   )
 
 

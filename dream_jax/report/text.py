@@ -2,8 +2,9 @@
 
 import errno
 import os
+import textwrap
 
-from dream_jax.report import page, study_tables, suite_page, tables
+from dream_jax.report import answer, page, study_tables, suite_page, tables
 from dream_jax.report import results as read
 
 # What a disk answers that may be read and not written.
@@ -36,13 +37,17 @@ def as_text(results: dict, width: int = 120) -> str:
   for part in _study(results) if read.regimes(results) else _run(results):
     if part is not None:
       lines.append(part if isinstance(part, str) else part.to_text(width))
+  wrapped = [textwrap.fill(line, width, subsequent_indent='    ') for line in answer.as_text(results).splitlines()]
+  lines.append('\n'.join((*wrapped, '')))
   return '\n'.join(lines)
 
 
 def _run(results):
   yield tables.results_table(results)
+  yield tables.native_table(results)
   yield from tables.comparison_tables(results)
   yield tables.contribution_table(results)
+  yield tables.presence_table(results)
   yield tables.scores_table(results)
   yield tables.calibration_table(results)
 

@@ -70,7 +70,7 @@ def write_method(
 ) -> None:
   """Stores a finished method of a run, with the scores of samples; for the arguments see `Finished`."""
   arrays = {f'{row.name}:{protocol}': scores for row in rows for protocol, scores in row.sample_scores.items()}
-  kept = ('name', 'title', 'modality', 'protocols', 'contribution', 'valuation', 'test_selected')
+  kept = ('name', 'title', 'modality', 'protocols', 'contribution', 'native', 'valuation', 'test_selected')
   entries = [
     {**{field: getattr(row, field) for field in kept}, 'calibration': [dataclasses.asdict(c) for c in row.calibration]}
     for row in rows

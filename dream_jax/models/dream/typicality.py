@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
+from dream_jax.missingness.native import empty
 from dream_jax.models.encoders import shifted, time_mask, weighted_mean
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
@@ -30,7 +31,6 @@ _WIDEST = 512  # features; more are projected to so many before their covariance
 _ROWS = 8192  # frames a half; more change nothing.
 _SAMPLES = 2048
 _FEWEST = 16  # slots that hold something; from fewer nothing is learnt.
-_CHUNK = 1024  # slots looked at at a time.
 _SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 _FLOOR = 1e-4  # of energies, whose logarithm is taken.
 # Smallest standard deviations of the statistics: classes of one point have none.
@@ -65,8 +65,9 @@ class Typicality(nn.Module):
     classes = stop_gradient(self.param('classes', zeros, (1 + _KINDS, 2, len(narrowest))))
     mean, std = classes[None, :, 0], jnp.maximum(classes[None, :, 1], jnp.asarray(narrowest)[None, None])
     log_density = (-0.5 * jnp.square((found[:, None] - mean) / std) - jnp.log(std)).sum(-1)
-    damaged = jax.nn.logsumexp(log_density[:, 1:], axis=-1) - jnp.log(float(_KINDS))
-    return jnp.clip(log_density[:, 0] - damaged, -_SUREST, _SUREST)
+    # Densities may be far below what float32 keeps next to each other: their differences are taken first.
+    damaged = jax.nn.logsumexp(log_density[:, 1:] - log_density[:, :1], axis=-1) - jnp.log(float(_KINDS))
+    return jnp.clip(-damaged, -_SUREST, _SUREST)
 
 
 def statistics(
@@ -146,7 +147,7 @@ def _width(modality: ModalitySpec) -> int:
 def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] | None:
   everything = features[modality.name]
   length = np.asarray(features[modality.length_name]) if modality.has_length else None
-  full = ~_empty(modality, everything, length, zero)
+  full = ~empty(modality, everything, length, zero)
   if full.sum() < _FEWEST:
     return None
   order = rng.permutation(len(everything))
@@ -167,19 +168,6 @@ def _fit(modality: ModalitySpec, features, zero, rng) -> dict[str, np.ndarray] |
     **median,
     'classes': np.stack([np.stack([np.mean(c, 0), np.std(c, 0)]) for c in classes]).astype(np.float32),
   }
-
-
-def _empty(modality: ModalitySpec, x: np.ndarray, length: np.ndarray | None, zero: np.ndarray) -> np.ndarray:
-  """Which slots [n] are raw zero in every feature of every frame; none if a slot is one number, which may be zero."""
-  empty = np.zeros(len(x), bool)
-  if _width(modality) == 1:
-    return empty
-  for i in range(0, len(x), _CHUNK):  # No second copy of a data set that may fill half the memory.
-    same = (np.asarray(x[i : i + _CHUNK], np.float32) == zero).all(-1)
-    if length is not None:
-      same |= np.arange(x.shape[1]) >= length[i : i + _CHUNK, None]
-    empty[i : i + _CHUNK] = same.reshape(len(same), -1).all(1)
-  return empty
 
 
 def _frames(modality: ModalitySpec, x: np.ndarray, length: np.ndarray | None, rng) -> np.ndarray:
