@@ -24,7 +24,7 @@ from dream_jax.models.dream.contribution import CreditKind, certainty_credit, ex
 from dream_jax.models.dream.frames import FrameRecogniser, Judged, fit_frames, left
 from dream_jax.models.dream.fusion import SoftMaskFusion
 from dream_jax.models.dream.losses import LossWeights, dream_terms
-from dream_jax.models.dream.recognition import Recogniser
+from dream_jax.models.dream.recognition import Recogniser, empty_slots
 from dream_jax.models.dream.reconstruction import Reconstructor
 from dream_jax.models.dream.typicality import fit_typicality
 from dream_jax.models.encoders import Encoders, Inputs
@@ -230,10 +230,15 @@ class Dream(Model):
       prediction = evidence.mixture(self.spec, stop_gradient(log_coalition), every_coalition)
     else:
       prediction = self.fusion(enhanced, soft_mask[:, None], eta, evidence_mask[:, None], self.prior, train=train)[:, 0]
+    reported = presence if judged is None else presence * left(self.spec, inputs, judged)
+    if s.recognise:
+      # Where data lack modalities from the start, raw zeros are normal to recognition, and may tell of the target.
+      empty = empty_slots(self.spec, inputs, self.recogniser.variables['params'])
+      reported = jnp.where(empty, 0.0, reported)
     outputs = Outputs(
       prediction=prediction,
       contributions=contributions,
-      presence=presence if judged is None else presence * left(self.spec, inputs, judged),
+      presence=reported,
       gates=gates,
       soft_mask=soft_mask,
       unimodal_predictions=evidence.predict(self.spec, self.prior, eta),

@@ -15,6 +15,9 @@ y is exp(A(sum_S eta_m) - sum_S A(eta_m)): zero in the exponent for a single mod
 probability that slot m is real sums the coalitions that hold it.
 """
 
+import math
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,6 +31,38 @@ from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask, w
 from dream_jax.models.layers import Dense
 from dream_jax.models.sizes import Dtype
 from dream_jax.spec import DatasetSpec
+
+
+def empty_slots(spec: DatasetSpec, inputs: Inputs, params: Any) -> jax.Array:
+  """Which slots hold nothing but raw zeros, or no known word: bool [B, M].
+
+  Raw zeros are known from `fitted` parameters; before, or without typicality, only tokens and lengths say so.
+
+  Args:
+    spec: modalities.
+    inputs: standardised.
+    params: those of a `Recogniser`.
+  """
+  columns = []
+  for m in spec.modalities:
+    x = inputs[m.name]
+    fit = params['detector'].get(f'{m.inside}_typicality')
+    if m.kind == 'tokens':
+      nothing = (x == 0) | (x == m.unk_id)
+    elif fit is None or math.prod(m.shape) == 1:  # A single number may well be zero.
+      nothing = jnp.zeros(x.shape[: 1 + m.has_length], bool)
+    else:
+      # Sequences have the place of raw zero once a frame of the window.
+      blank = (
+        jnp.broadcast_to(fit['blank'][: m.shape[-1]], x.shape) if m.has_length else fit['blank'].reshape(1, *m.shape)
+      )
+      nothing = (x == blank).all(tuple(range(1 + m.has_length, x.ndim)))
+      # Before it is fitted the place of raw zero is unknown.
+      nothing &= fit['probes'].any()
+    if m.has_length:
+      nothing = (nothing | ~time_mask(inputs[m.length_name], x.shape[1])).all(1)
+    columns.append(nothing)
+  return jnp.stack(columns, axis=1)
 
 
 class RawDetector(nn.Module):
