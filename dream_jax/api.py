@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from dream_jax.machine import environment, paths
 from dream_jax.models.model import overlay
 from dream_jax.models.outputs import Outputs
 from dream_jax.models.registry import build, find_method
+from dream_jax.report import answer
+from dream_jax.report import results as read_results
 from dream_jax.spec import DatasetSpec, ModalitySpec
 from dream_jax.workdir import method_files, run_folders
 from dream_jax.workdir.checkpoints import selected
@@ -150,7 +153,8 @@ def load(
 
   Args:
     workdir: folder of a finished `--mode=train` or `--mode=study`.
-    method: which of its methods; the one under study by default.
+    method: which of its methods; by default the best on validation, which is said on standard error where there is a
+      choice. Only methods that were selected under the same missingness as the first one are compared.
     regime: which of the training regimes of a study; its first one by default.
     seed: which of its seeds; the one with the best validation score by default.
 
@@ -164,8 +168,7 @@ def load(
 
 
 def _load(workdir: str, method: str | None, regime: str | None, seed: int | None) -> 'Predictor':
-  named = run_folders.of_results(workdir)
-  name = method or (named[0]['method'] if named else _recipe(read_config(workdir), workdir).model.name)
+  name = method or _best(workdir, regime) or _recipe(read_config(workdir), workdir).model.name
   folder, key = run_folders.find(workdir, name, regime)
   finished = method_files.read_method(folder, name, run=key)
   recipe = _recipe(finished.config, folder)  # A workdir may have been asked for other things since.
@@ -185,6 +188,23 @@ def _load(workdir: str, method: str | None, regime: str | None, seed: int | None
   # A method of single modalities has a row, and a calibration, for each of them and none for itself.
   calibration = fitted[index] if fitted and not chosen.separate else Calibration()
   return Predictor(model, params, parts, name, recipe.seeds[index], calibration)
+
+
+def _best(workdir: str, regime: str | None) -> str | None:
+  """The method that is best on validation, said aloud if there are others; None without results."""
+  results = run_folders.results_of(workdir)
+  if not results:
+    return None
+  if read_results.regimes(results):
+    results = read_results.of_regime(results, regime or read_results.regimes(results)[0])
+  rows = answer.ranked(results)
+  if not rows:
+    return results['runs'][0]['method']
+  entries = [results['methods'][row] for row in rows[:2]]
+  if len(rows) > 1:
+    first, second = (f'{entry["method"]} ({answer.validation_score(entry):.4g})' for entry in entries)
+    print(f'{workdir}: {first} is the best on validation, next {second}; method=... takes another', file=sys.stderr)
+  return entries[0]['method']
 
 
 def _recipe(config: Any, place: str) -> Recipe:

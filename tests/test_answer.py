@@ -1,8 +1,13 @@
 """The sentences of a report say what its figures say, and what is not in them."""
 
 import pytest
+from small_runs import small_recipe
 
+from dream_jax import api
+from dream_jax.experiments.results_file import _regime
+from dream_jax.models.registry import find_method
 from dream_jax.report import answer
+from dream_jax.workdir import run_folders
 
 _INJECTED = 'complete training data; injected modality'
 
@@ -110,3 +115,28 @@ def test_what_was_not_measured_is_said_with_the_way_to_measure_it():
 def test_one_modality_fuses_nothing_and_nothing_trained_says_nothing():
   assert 'nothing to fuse' in _said(_results(modalities=['text']), 'Which modalities matter')
   assert answer.sentences(_results(methods={})) == {}
+
+
+def test_a_model_that_is_loaded_is_the_best_on_validation_and_that_is_said(monkeypatch, capsys):
+  results = _results(mode='study', regimes=['complete', 'imbalanced/0.5'], runs=[{'method': 'dream'}])
+  for name, entry in results['methods'].items():
+    entry |= {'method': name, 'regime': 'complete'}
+  results['methods']['late@imbalanced/0.5'] = {
+    **_entry('Late', [0.9, 0.9, 0.9]),
+    'method': 'late',
+    'regime': 'imbalanced/0.5',
+  }
+  monkeypatch.setattr(run_folders, 'results_of', lambda _: results)
+  assert api._best('runs/made', None) == 'dream'
+  assert capsys.readouterr().err == (
+    'runs/made: dream (0.8) is the best on validation, next late (0.7667); method=... takes another\n'
+  )
+  assert api._best('runs/made', 'imbalanced/0.5') == 'late'
+  assert capsys.readouterr().err == ''
+
+
+def test_an_injection_of_its_own_is_another_validation():
+  recipe = small_recipe()
+  of_recipe, own = (_regime(find_method(name), 'complete', recipe) for name in ('dream', 'dream[inject.rate=0.2]'))
+  assert 'up to 0.2' in own
+  assert own != of_recipe

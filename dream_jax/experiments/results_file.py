@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from dream_jax.config.recipe import Recipe
+from dream_jax.config.recipe import Recipe, recipe_of
 from dream_jax.evaluation.comparisons import compare
 from dream_jax.evaluation.evaluate import Row
 from dream_jax.evaluation.metrics import primary_metric
@@ -135,7 +135,7 @@ def _entry(
 def _regime(method: Method, missing: str, recipe: Recipe) -> str:
   """What a method was trained on, in words."""
   data = 'complete training data' if missing == 'complete' else f'training data incomplete: {missing}'
-  injected = f'injected {describe(recipe.inject.missing())}' if method.inject else 'nothing injected'
+  injected = f'injected {describe(recipe_of(method, recipe).inject.missing())}' if method.inject else 'nothing injected'
   return f'{data}; {injected}'
 
 

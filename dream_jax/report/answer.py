@@ -24,7 +24,7 @@ def sentences(results: dict[str, Any]) -> dict[str, list[str]]:
   regimes = read.regimes(results)
   if regimes:
     results = read.of_regime(results, regimes[0])
-  chosen = _chosen(results)
+  chosen = ranked(results)
   if not chosen:
     return {}
   best = chosen[0]
@@ -45,27 +45,29 @@ def as_text(results: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def _chosen(results) -> list[str]:
-  """Methods that can be used and were selected alike, best on validation first.
+def ranked(results: dict[str, Any]) -> list[str]:
+  """Rows of methods that can be used and were selected alike, best on validation first.
 
   A method that trains without injection is validated on data of which nothing is missing: its score is no other's.
+
+  Args:
+    results: of a run, or of one regime of a study.
   """
   fit = {
     name: entry
     for name, entry in results['methods'].items()
-    if not entry.get('uses_oracle') and not entry.get('modality') and _validation(entry) is not None
+    if not entry.get('uses_oracle') and not entry.get('modality') and np.isfinite(validation_score(entry))
   }
   if not fit:
     return []
   regime = next(iter(fit.values())).get('train_regime')
   alike = [name for name, entry in fit.items() if entry.get('train_regime') == regime]
-  return sorted(alike, key=lambda name: -float(np.mean(_validation(fit[name]))))
+  return sorted(alike, key=lambda name: -validation_score(fit[name]))
 
 
-def _validation(entry) -> np.ndarray | None:
-  """Scores of the selected parameters, [S]."""
-  scores = np.array(entry.get('validation_score') or [np.nan], np.float64)
-  return scores if np.isfinite(scores).all() else None
+def validation_score(entry: dict[str, Any]) -> float:
+  """Mean score of the selected parameters over seeds, higher is better; NaN where there is none."""
+  return float(np.mean(np.array(entry.get('validation_score') or [np.nan], np.float64)))
 
 
 def _which(results, chosen) -> list[str]:
@@ -75,7 +77,7 @@ def _which(results, chosen) -> list[str]:
     return [f'{title} is the only method here that was trained for missing modalities: there is nothing to choose.']
   metric, higher = read.primary(results)
   style = read.measure(metric)
-  first, second = (np.mean(_validation(results['methods'][name])) for name in (best, others[0]))
+  first, second = (validation_score(results['methods'][name]) for name in (best, others[0]))
   # Regression is selected by minus the error.
   shown = [_value(style, value if higher else -value) for value in (first, second)]
   score = f'{_name(style)} {shown[0]}; next {read.title(results, others[0])}, {shown[1]}'

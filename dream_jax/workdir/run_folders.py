@@ -47,18 +47,27 @@ def of_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   Raises:
     UserError: the file is damaged, or is that of a suite.
   """
+  return results_of(workdir).get(IN_RESULTS) or []
+
+
+def results_of(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+  """The content of `results.json` of a training or a study; {} where there is no such file.
+
+  Raises:
+    UserError: the file is damaged, or is that of a suite.
+  """
   path = storage.place(workdir) / method_files.RESULTS_FILE
   try:
     content = sealed.read(path, remedy='remove it and run the command of this workdir again').content
   except FileNotFoundError:
-    return []
+    return {}
   if content.get('mode') == 'suite':
     name, facts = next(iter(content['data'].items()))
     place = os.path.join(os.fspath(workdir), name, *(['division-1'] if facts['divisions'] > 1 else []))
     raise UserError(
       f'{workdir} holds a suite of several data sets; expected the workdir of one of them, such as {place}'
     )
-  return content.get(IN_RESULTS) or []
+  return content
 
 
 def find(workdir: str | os.PathLike[str], method: str, regime: str | None = None) -> tuple[str, str]:
