@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from dream_jax.config.recipe import Recipe, recipe_from_config, recipe_of
 from dream_jax.data.prepare import standardise
@@ -331,8 +332,9 @@ class Predictor:
     """Probabilities of logits over a temperature, or values on the scale of the labels."""
     if self.spec.task == 'regression':
       return self._scale.restore(prediction)
-    act = jax.nn.softmax if self.spec.task == 'multiclass' else jax.nn.sigmoid
-    return np.asarray(act(jnp.asarray(prediction) / np.float32(temperature)))
+    # On the host: JAX would compile for every number of rows.
+    logits = prediction / np.float32(temperature)
+    return special.softmax(logits, axis=-1) if self.spec.task == 'multiclass' else special.expit(logits)
 
   def _decide(self, prediction: np.ndarray) -> tuple[Any, float | None]:
     def named(i):
