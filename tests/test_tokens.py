@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import jit, small_spec
 
-from dream_jax.models.encoders import SequenceEncoder, TokenEncoders, averaged, shifted
+from dream_jax.models.encoders import SequenceEncoder, TokenEncoders, averaged, shifted, windows
 from dream_jax.models.layers import Dropout, SlotDense, StackDense, masked_softmax
 from dream_jax.models.sizes import Sizes
 
@@ -42,6 +42,12 @@ def test_neighbours_of_every_place_that_is_kept(axis, stride):
   size = x.shape[axis]
   whole = np.concatenate([np.take(padded, range(i, i + size), axis) for i in range(3)], axis=-1)
   np.testing.assert_array_equal(got, np.take(whole, range(0, size, stride), axis))
+
+
+@pytest.mark.parametrize('size', range(1, 9))
+def test_windows_are_every_third_frame_with_its_neighbours(size):
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, size, 3)).astype(np.float32))
+  np.testing.assert_array_equal(windows(x), shifted(x, 1)[:, ::3])
 
 
 @pytest.mark.parametrize('most', [1, 2, 3, 5, 9])

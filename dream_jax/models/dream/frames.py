@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask
+from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask, windows
 from dream_jax.models.layers import Dense
 from dream_jax.models.sizes import Dtype
 from dream_jax.parallel import rows
@@ -167,9 +167,9 @@ def window_weight(log_trust: jax.Array, inside: jax.Array) -> jax.Array:
 
   They sum up to the number of windows, so that where all frames are trusted alike, even if little, all count alike.
   """
-  windows = shifted(jnp.where(inside, log_trust, 0.0)[..., None], axis=1)[:, ::3].sum(-1)
+  of_window = windows(jnp.where(inside, log_trust, 0.0)[..., None]).sum(-1)
   inside = inside[:, ::3]
-  share = jax.nn.softmax(jnp.where(inside, windows, -1e9), axis=-1)
+  share = jax.nn.softmax(jnp.where(inside, of_window, -1e9), axis=-1)
   return jnp.where(inside, share, 0.0) * inside.sum(-1, keepdims=True).astype(share.dtype)
 
 

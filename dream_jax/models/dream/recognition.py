@@ -27,7 +27,7 @@ from dream_jax.models import evidence
 from dream_jax.models.coalitions import coalition_matrix
 from dream_jax.models.dream.frames import Judged, window_weight
 from dream_jax.models.dream.typicality import Typicality
-from dream_jax.models.encoders import Inputs, masked_mean, shifted, time_mask, weighted_mean
+from dream_jax.models.encoders import Inputs, masked_mean, time_mask, weighted_mean, windows
 from dream_jax.models.layers import Dense
 from dream_jax.models.sizes import Dtype
 from dream_jax.spec import DatasetSpec
@@ -98,8 +98,7 @@ class RawDetector(nn.Module):
         )
         # Frames beyond the length must not reach the last one through its neighbours. Windows of three frames, three
         # apart, see every frame once.
-        windows = shifted(x * inside[..., None].astype(x.dtype), axis=1)[:, ::3]
-        q = Dense(self.width, name=m.inside)(windows)
+        q = Dense(self.width, name=m.inside)(windows(x * inside[..., None].astype(x.dtype)))
       else:
         q = Dense(self.width, name=m.inside)(x.reshape(x.shape[0], -1))
       q = q.astype(jnp.float32)

@@ -24,7 +24,7 @@ import numpy as np
 from jax.lax import stop_gradient
 
 from dream_jax.missingness.native import empty
-from dream_jax.models.encoders import shifted, time_mask, weighted_mean
+from dream_jax.models.encoders import time_mask, weighted_mean, windows
 from dream_jax.spec import DatasetSpec, ModalitySpec
 
 _WIDEST = 512  # features; more are projected to so many before their covariance is estimated.
@@ -89,7 +89,7 @@ def statistics(
     inside = jnp.ones((x.shape[0], 1), bool)
   else:
     inside = time_mask(length, x.shape[1])
-    frames = shifted(x * inside[..., None].astype(x.dtype), axis=1)[:, ::3]
+    frames = windows(x * inside[..., None].astype(x.dtype))
     inside = inside[:, ::3]
   whitened = jnp.square(jnp.einsum('btd,hdr->bthr', frames, probes)).mean(-1).max(-1)
   distance = jnp.square(frames - blank[None, None, :]).mean(-1)

@@ -26,7 +26,7 @@ LIST = (
       'jnp.exp(log_posterior) @ coalitions',
       'jnp.exp(log_posterior) @ (1.0 - coalitions)',
     ),
-    ('detector reads padding', _BEYOND, 'shifted(x * inside[..., None].astype(x.dtype), axis=1)', 'shifted(x, axis=1)'),
+    ('detector reads padding', _BEYOND, 'windows(x * inside[..., None].astype(x.dtype))', 'windows(x)'),
     (
       'odds of a slot have the wrong sign',
       'test_dream_parts.py',
