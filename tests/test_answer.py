@@ -1,5 +1,7 @@
 """The sentences of a report say what its figures say, and what is not in them."""
 
+import html
+
 import pytest
 from small_runs import small_recipe
 
@@ -7,6 +9,7 @@ from dream_jax import api
 from dream_jax.experiments.results_file import _regime
 from dream_jax.models.registry import find_method
 from dream_jax.report import answer
+from dream_jax.report.sections import _snippet
 from dream_jax.workdir import run_folders
 
 _INJECTED = 'complete training data; injected modality'
@@ -140,3 +143,31 @@ def test_an_injection_of_its_own_is_another_validation():
   of_recipe, own = (_regime(find_method(name), 'complete', recipe) for name in ('dream', 'dream[inject.rate=0.2]'))
   assert 'up to 0.2' in own
   assert own != of_recipe
+
+
+def test_modalities_stand_side_by_side_with_what_each_is_worth():
+  results = _results()
+  dream = results['methods']['dream']
+  dream['contribution'] = {'complete': {'conditions': ['complete'], 'contributions': [[0.9, 0.2, 0.1]]}}
+  subset = dream['protocols']['subset/zeros']
+  subset['conditions'].append({'name': 'text', 'rate': None})
+  subset['metrics']['accuracy'].append([0.8, 0.8, 0.8])
+  alone = _protocol([[0.7, 0.7, 0.7]], ['complete'])
+  results['methods']['unimodal/face'] = {
+    **_entry('Only face', [0.9]),
+    'modality': 'face',
+    'protocols': {'complete': alone},
+  }
+  assert answer.modality_table(results).rows == (
+    ('text', '0.900', '80.0 ± 0.0', '–', '35.0 ± 12.4'),
+    ('face', '0.200', '–', '70.0 ± 0.0', '0.0 ± 2.5'),
+    ('pose', '0.100', '–', '–', '-3.0 ± 2.5'),
+  )
+  assert answer.modality_table(_results(modalities=['text'])) is None
+
+
+def test_lines_to_paste_name_the_workdir_the_method_and_the_modalities():
+  said = html.unescape(_snippet(_results(), 'runs/my "data"'))
+  assert """dream_jax.load('runs/my "data"', method='dream')""" in said
+  assert "{'text': ..., 'face': ..., 'pose': ...}" in said
+  assert _snippet(_results(methods={}), 'runs/x') == ''

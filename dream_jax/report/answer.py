@@ -10,6 +10,7 @@ import numpy as np
 from dream_jax.evaluation import intervals
 from dream_jax.report import results as read
 from dream_jax.report import tables
+from dream_jax.report.table import Table
 
 _FILLS = {'zeros': 'zeros stand there', 'noise': 'noise stands there', 'swap': "another sample's content stands there"}
 _FEW_SEEDS = 3
@@ -109,8 +110,8 @@ def _modalities(results, method) -> list[str]:
   names = list(results.get('modalities') or ())
   if len(names) < 2:
     return ['There is one modality: nothing to fuse.'] if names else []
-  protocol = next((p for p in read.protocols(results) if p.partition('/')[0] == 'subset'), None)
-  losses = {} if protocol is None else {name: _loss(results, method, protocol, name) for name in names}
+  protocol = subset_protocol(results)
+  losses = {} if protocol is None else {name: removal_cost(results, method, protocol, name) for name in names}
   losses = {name: loss for name, loss in losses.items() if loss is not None}
   if not losses:
     return ["What losing each modality costs was not measured: add 'subset/zeros' to config.protocols."]
@@ -136,8 +137,52 @@ def _modalities(results, method) -> list[str]:
   return said
 
 
-def _loss(results, method, protocol, name) -> np.ndarray | None:
-  """How much worse a method is without one modality, [S]; above 0 is worse."""
+def subset_protocol(results: dict[str, Any]) -> str | None:
+  """The first protocol that keeps subsets of modalities."""
+  return next((p for p in read.protocols(results) if p.partition('/')[0] == 'subset'), None)
+
+
+def modality_table(results: dict[str, Any]) -> Table | None:
+  """The best method, a row a modality: contribution, the metric from it alone and without it; None if unknown.
+
+  Args:
+    results: of a run, or of one regime of a study.
+  """
+  best, names, protocol = ranked(results), list(results.get('modalities') or ()), subset_protocol(results)
+  if not best or len(names) < 2:
+    return None
+  method, metric = best[0], read.primary(results)[0]
+  style, num = read.measure(metric), len(names)
+  record = read.contribution(results, method).get('complete') or {}
+  shares = read.by_modality(record, 'contributions', num)
+  rows = []
+  for m, name in enumerate(names):
+    contribution = '–' if shares is None or not np.isfinite(shares[0, m]) else f'{shares[0, m]:.3f}'
+    alone = None if protocol is None else _of_subset(results, method, protocol, name)
+    own = read.summary(
+      results, next((k for k, e in results['methods'].items() if e.get('modality') == name), ''), 'complete', metric
+    )
+    cost = None if protocol is None else removal_cost(results, method, protocol, name)
+    cost = None if cost is None else intervals.summarise(cost)
+    rows.append((name, contribution, *(tables.estimate(found, style) for found in (alone, own, cost))))
+  if all(cell == '–' for row in rows for cell in row[1:]):
+    return None
+  return Table(
+    title=f'{read.title(results, method)}, by modality: {style.label}',
+    columns=('', 'mean contribution', 'from it alone', 'a model of it alone', 'lost without it'),
+    rows=tuple(rows),
+    note='Complete test samples. From it alone: the same model, all others removed. ± over seeds.',
+  )
+
+
+def _of_subset(results, method, protocol, kept):
+  values = read.per_seed(results, method, protocol, read.primary(results)[0])
+  places = [i for i, c in enumerate(read.conditions(results, protocol)) if c.get('name') == kept]
+  return intervals.summarise(values[places[0]]) if values is not None and places else None
+
+
+def removal_cost(results: dict[str, Any], method: str, protocol: str, name: str) -> np.ndarray | None:
+  """How much worse a method is without one modality under a subset protocol, [S]; above 0 is worse, None if unknown."""
   metric, higher = read.primary(results)
   whole = read.per_seed(results, method, 'complete', metric)
   parts = read.per_seed(results, method, protocol, metric)

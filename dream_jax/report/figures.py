@@ -37,6 +37,7 @@ _STYLE: Any = {
   'hatch.linewidth': 0.7,
 }
 _DPI = 150
+_COLOURS_OF_A_PICTURE = 128
 
 
 class Drawing(NamedTuple):
@@ -329,9 +330,15 @@ def _figure(width, height):
 
 
 def _png(figure):
+  from PIL import Image
+
   buffer = io.BytesIO()
-  figure.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
-  return buffer.getvalue()
+  figure.savefig(buffer, format='png', dpi=_DPI)
+  # Lines and flat areas have few colours: a palette is a third of the size.
+  small = io.BytesIO()
+  picture = Image.open(buffer).convert('RGB').quantize(_COLOURS_OF_A_PICTURE, dither=Image.Dither.NONE)
+  picture.save(small, format='png', optimize=True)
+  return small.getvalue()
 
 
 def _file_name(kind, text):

@@ -12,7 +12,7 @@ from dream_jax.report.sections import make_sections
 from dream_jax.workdir import storage
 
 _STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; }
 body { margin: 0 auto; max-width: 72rem; padding: 2rem 1.25rem 4rem; background: #fff; color: #222;
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }
@@ -38,6 +38,12 @@ tr.muted th, tr.muted td { color: #595959; font-style: italic; }
 figure { margin: 2rem 0; } img { max-width: 100%; height: auto; }
 details { margin: 1rem 0; } summary { cursor: pointer; color: #00518a; }
 pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; }
+@media (prefers-color-scheme: dark) {
+  body, th[scope=row] { background: #16181a; color: #dcdcdc; } a, summary { color: #7cc0f5; }
+  h2, th, td { border-color: #3a3d40; } thead th { border-color: #777; }
+  dt, .note, figcaption, tr.muted th, tr.muted td { color: #a8a8a8; } pre { background: #222527; }
+  .real { background: #0e2735; } .synthetic, .unknown { background: #38240f; } img { background: #fff; }
+}
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
 
@@ -65,17 +71,18 @@ def write_report(workdir: str | os.PathLike) -> str:
   """
   results = read.read_results(workdir)
   drawings = figures.draw(results)
+  workdir = os.fspath(workdir)
   folder = storage.place(workdir)
   _write_figures(folder / 'figures', drawings)
   path = folder / 'report.html'
-  storage.write(path, _page(results, drawings).encode('utf-8'))
+  storage.write(path, _page(results, drawings, workdir).encode('utf-8'))
   return os.fspath(path)
 
 
-def _page(results, drawings):
+def _page(results, drawings, workdir):
   results = read.defined(results)
   name = str(results.get('dataset', 'results'))
-  return frame(name, make_sections(results, drawings), f'{_banner(results)}\n{_facts(results)}')
+  return frame(name, make_sections(results, drawings, workdir), f'{_banner(results)}\n{_facts(results)}')
 
 
 def frame(name: str, sections: Sequence[tuple[str, str, str]], top: str) -> str:

@@ -22,14 +22,54 @@ curve over the missing rate (trapezoids), divided by the span of the rates.</li>
 """
 
 
-def make_sections(results, drawings):
+_GLOSSARY = """
+<dl>
+<dt>Modality</dt><dd>One kind of input, such as text or a sensor. What a sample has of it is a slot.</dd>
+<dt>Protocol</dt><dd>What is removed from the test samples, and what stands there instead: zeros, noise, or the content
+of another sample (swap). Its conditions are the rates, or the subsets that are kept.</dd>
+<dt>Complete</dt><dd>Nothing is removed. What data lack from the start is still missing.</dd>
+<dt>Presence</dt><dd>How much of a slot is real content, as the model estimates it. Nobody tells it.</dd>
+<dt>Contribution</dt><dd>What a modality gave to the prediction of one sample, as the model estimates it.</dd>
+<dt>Gate</dt><dd>How much of a slot was replaced by a reconstruction from the others.</dd>
+<dt>Soft mask</dt><dd>The weight of a modality in the fusion.</dd>
+<dt>Told the mask (oracle)</dt><dd>A method that is told what is missing. It is a reference and no contender.</dd>
+</dl>
+"""
+
+
+def make_sections(results, drawings, workdir):
   """[(anchor, heading, HTML)] of everything the results hold; what is absent leaves no empty heading."""
   sections = _study(results, drawings) if read.regimes(results) else _run(results, drawings)
   ends = [
+    ('use', 'Use a model', _snippet(results, workdir)),
     ('intervals', 'How to read the intervals', _INTERVALS),
+    ('glossary', 'Words', _GLOSSARY),
     ('environment', 'Environment and configuration', _environment(results)),
   ]
   return [s for s in (('answer', 'What it says', _answer(results)), *sections, *ends) if s[2]]
+
+
+def _first(results):
+  """Results of a run, or of the first regime of a study."""
+  return read.of_regime(results, read.regimes(results)[0]) if read.regimes(results) else results
+
+
+def _snippet(results, workdir):
+  """Lines to paste; '' where no method can be used."""
+  view = _first(results)
+  best = answer.ranked(view)
+  if not best:
+    return ''
+  method = view['methods'][best[0]].get('method') or best[0]
+  names = ', '.join(f'{name!r}: ...' for name in results.get('modalities') or ())
+  code = (
+    'import dream_jax\n\n'
+    f'predictor = dream_jax.load({workdir!r}, method={method!r})\n'
+    '# Raw arrays [rows, ...]; a modality may be absent or None, which counts as missing.\n'
+    f'inputs = {{{names}}}\n'
+    'print(predictor(inputs).prediction)\n'
+  )
+  return f'<pre>{html.escape(code)}</pre>'
 
 
 def _answer(results):
@@ -37,7 +77,7 @@ def _answer(results):
   for question, said in answer.sentences(results).items():
     items = ''.join(f'<li>{html.escape(sentence)}</li>' for sentence in said)
     parts.append(f'<h3>{question}</h3><ul>{items}</ul>')
-  return ''.join(parts)
+  return ''.join(parts) + (_html([answer.modality_table(_first(results))]) if parts else '')
 
 
 def _run(results, drawings):
