@@ -1,13 +1,13 @@
 r"""Variants of methods compared without reading the test split: how settings are chosen here.
 
   python benchmarks/choose_on_validation.py --config=configs/ablation.py [--config.FIELD=VALUE ...] [--draws=3]
-      [--fold=K] [--by-condition] dream 'dream[model.sharpness=2.0]' concat+dropout
+      [--fold=K] [--samples=N] [--by-condition] dream 'dream[model.sharpness=2.0]' concat+dropout
 
 trains each with all seeds of the config, selects as always, and evaluates on the validation samples, under protocols of
 the config and with draws of missingness that neither training nor selection saw. What was selected on these samples is
 a little too good on them, for every variant alike. `--fold=K`, 0 to 4, is for data whose validation split is small:
 training and validation samples are mixed and divided anew, a fifth to compare on and a fifth to select on; what shares
-a video stays together. `--by-condition` prints a column for each condition of a protocol: which modality is foreign.
+a video stays together. `--samples=N` trains on so many of a fold and selects on a third as many. `--by-condition` prints a column for each condition of a protocol: which modality is foreign.
 
 Prints the mean over seeds and the difference from the first with twice its standard error over seeds, samples fixed.
 """
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
   parser.add_argument('methods', nargs='+')
   parser.add_argument('--draws', type=int, default=3, help='draws of missingness that are averaged')
   parser.add_argument('--fold', type=int, choices=range(5))
+  parser.add_argument('--samples', type=int, help='training samples of a fold; all by default')
   parser.add_argument('--by-condition', action='store_true', help='no means over the conditions of a protocol')
   options, rest = parser.parse_known_args(arguments)
   try:
@@ -45,7 +46,7 @@ def compare(config, options) -> None:
   """Trains and prints."""
   cores.split_for(config)
   from dream_jax.config.recipe import recipe_from_config
-  from dream_jax.data.folds import refolded
+  from dream_jax.data.folds import fewer, refolded
   from dream_jax.data.prepare import prepare
   from dream_jax.evaluation.evaluate import evaluate_method
   from dream_jax.evaluation.metrics import primary_metric
@@ -61,10 +62,14 @@ def compare(config, options) -> None:
   for method in methods:
     if method.module is None or method.separate:
       raise UserError(f'{method.name} is no model of all modalities; this compares trained models')
+  if options.samples and options.fold is None:
+    raise UserError('--samples takes some samples of a fold; expected --fold=K, 0 to 4, too')
   if options.fold is None:
     prepared, split = workbench.load_prepared(recipe), 'validation'
   else:
     dataset = refolded(workbench.load_raw(recipe), options.fold)
+    if options.samples:
+      dataset = fewer(dataset, options.samples, options.fold)
     prepared = prepare(dataset, train_missing=recipe.train_missing, seed=recipe.seed)
     split = 'test'
   protocols = tuple(dict.fromkeys(('complete', *recipe.protocols)))

@@ -7,7 +7,7 @@ import pytest
 from small_data import SPEC
 
 from dream_jax.data.datasets import Dataset, Split, sample_keys
-from dream_jax.data.folds import FOLDS, refolded
+from dream_jax.data.folds import FOLDS, fewer, refolded
 from dream_jax.errors import UserError
 
 
@@ -47,3 +47,20 @@ def test_a_video_is_on_one_side():
 def test_too_few_videos_are_told():
   with pytest.raises(UserError, match='4 groups of training samples; 5 folds need as many'):
     refolded(dataclasses.replace(_dataset(9, per_video=3)), 0)
+
+
+def test_fewer_samples_keep_the_shares_of_their_classes():
+  dataset = _dataset(200)
+  splits = {
+    n: dataclasses.replace(s, label=(np.arange(len(s)) % 4 == 0).astype(int)) for n, s in dataset.splits.items()
+  }
+  dataset = dataclasses.replace(
+    dataset, splits=splits, spec=dataclasses.replace(SPEC, task='multiclass', num_outputs=2)
+  )
+  made = fewer(dataset, 61, 3)
+  sizes = {name: len(split) for name, split in made.splits.items()}
+  assert sizes == {'train': 61, 'validation': 30, 'test': 66}
+  assert np.bincount(made.splits['train'].label).tolist() in ([46, 15], [45, 16])
+  assert set(made.splits['train'].ids) < set(splits['train'].ids)
+  assert list(made.splits['train'].ids) != list(fewer(dataset, 61, 4).splits['train'].ids)
+  assert {n: len(s) for n, s in fewer(dataset, 999).splits.items()} == {'train': 200, 'validation': 66, 'test': 66}

@@ -86,3 +86,30 @@ def refolded(dataset: Dataset, fold: int) -> Dataset:
 
   splits = {'test': taken(fold), 'validation': taken(fold + 1), 'train': taken(*range(fold + 2, fold + FOLDS))}
   return dataclasses.replace(dataset, splits=splits)
+
+
+def fewer(dataset: Dataset, samples: int, seed: int = 0) -> Dataset:
+  """So many training samples, and a third as many validation samples, at least 30; all others as they are.
+
+  Classes keep their shares as nearly as whole samples allow.
+
+  Args:
+    dataset: with at least as many; fewer stay.
+    samples: of the training split.
+    seed: which ones.
+  """
+  splits = dict(dataset.splits)
+  classes = dataset.spec.task in ('binary', 'multiclass')
+  for name, size in (('train', samples), ('validation', max(30, samples // 3))):
+    split = splits[name]
+    if size >= len(split):
+      continue
+    rng, label = np.random.default_rng(seed), split.label if classes else np.zeros(len(split))
+    values, counts = np.unique(label, return_counts=True)
+    wanted = counts / len(label) * size
+    taken = np.floor(wanted).astype(int)
+    taken[np.argsort(taken - wanted, kind='stable')[: size - taken.sum()]] += 1
+    rows = [rng.permutation(np.flatnonzero(label == v))[:n] for v, n in zip(values, taken, strict=True)]
+    chosen = np.sort(np.concatenate(rows))
+    splits[name] = Split(**jax.tree.map(lambda x, rows=chosen: x[rows], vars(split)))
+  return dataclasses.replace(dataset, splits=splits)
