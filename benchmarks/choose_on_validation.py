@@ -7,7 +7,8 @@ trains each with all seeds of the config, selects as always, and evaluates on th
 the config and with draws of missingness that neither training nor selection saw. What was selected on these samples is
 a little too good on them, for every variant alike. `--fold=K`, 0 to 4, is for data whose validation split is small:
 training and validation samples are mixed and divided anew, a fifth to compare on and a fifth to select on; what shares
-a video stays together. `--samples=N` trains on so many of a fold and selects on a third as many. `--by-condition` prints a column for each condition of a protocol: which modality is foreign.
+a video stays together. `--samples=N` trains on so many of a fold and selects on a third as many. `--by-condition`
+prints a column for each condition of a protocol: which modality is foreign.
 
 Prints the mean over seeds and the difference from the first with twice its standard error over seeds, samples fixed.
 """
