@@ -206,11 +206,14 @@ def _robustness(results, method) -> list[str]:
     rates, found = read.rates(results, protocol), read.summary(results, method, protocol, metric)
     if protocol not in read.protocols(results) or not found or rates is None:
       continue
-    curve = read.curve(results, method, protocol, metric)
-    said.append(
+    sentence = (
       f'Where modalities are missing and {words} it is {_estimate(style, found)}, mean over rates from '
-      f'{min(rates):g} to {max(rates):g}; at {max(rates):g} it is {_value(style, curve.mean[int(np.argmax(rates))])}.'
+      f'{min(rates):g} to {max(rates):g}'
     )
+    curve = read.curve(results, method, protocol, metric)
+    if curve is not None:
+      sentence += f'; at {max(rates):g} it is {_value(style, curve.mean[int(np.argmax(rates))])}'
+    said.append(f'{sentence}.')
   return said
 
 
