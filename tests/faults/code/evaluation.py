@@ -116,6 +116,18 @@ LIST = (
   *faults(
     'evaluation/evaluate.py',
     (
+      'empty slots count as kept',
+      'test_native.py::test_what_is_missing_from_the_start_is_neither_kept_nor_removed',
+      'kept = left & judged',
+      'kept = left',
+    ),
+    (
+      'empty slots are recognised or not',
+      'test_native.py::test_what_is_missing_from_the_start_is_neither_kept_nor_removed',
+      'return (kept < 0.5) | ~native',
+      'return (kept < 0.5) | (kept >= 0.5)',
+    ),
+    (
       'confidence is fitted on test',
       'test_evaluate.py::test_confidence_is_fitted_on_all_draws_of_validation_and_measured_on_test',
       "params, inputs, 'validation', missing",

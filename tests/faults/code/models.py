@@ -51,6 +51,12 @@ LIST = (
   ),
   *faults(
     'models/dream/dream.py',
+    (
+      'empty slots have a presence',
+      'test_dream_parts.py::test_presence_of_a_slot_that_is_plainly_empty_is_zero',
+      'jnp.where(empty, 0.0, reported)',
+      'jnp.where(empty, reported, reported)',
+    ),
     ('task loss bends the credit', _BEND, 'credit = stop_gradient(credit)', 'credit = credit'),
     ('task loss bends the presence', _BEND, 'trusted = stop_gradient(presence)', 'trusted = presence'),
     ('task loss bends the confidence', _BEND, 'gates * stop_gradient(confidence)', 'gates * confidence'),
@@ -151,6 +157,12 @@ LIST = (
   ),
   *faults(
     'models/dream/typicality.py',
+    (
+      'values have no peak',
+      'test_typicality.py::test_few_samples_are_enough_where_most_values_lie_near_their_median',
+      'return logs - 0.5 *',
+      'return 0.0 * logs - 0.0 *',
+    ),
     (
       'the smaller energy counts',
       'test_typicality.py::test_training_samples_look_no_more_typical_than_new_ones',

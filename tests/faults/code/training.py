@@ -53,6 +53,12 @@ LIST = (
   *faults(
     'training/train.py',
     (
+      'few samples are passed as often as many',
+      'test_train.py::test_few_samples_are_passed_more_often',
+      'max(1, t.least_steps,',
+      'max(1,',
+    ),
+    (
       'validation reads one draw again and again',
       'test_train.py::test_a_score_is_the_mean_over_draws_of_what_is_missing',
       'seed=self.recipe.seed + draw,',
