@@ -87,7 +87,7 @@ class TrainSettings:
   batch_size: int = setting(64, 'samples a step and seed, over all devices and hosts', least=1, most=1_000_000)
   epochs: int = setting(60, 'passes over the training set', least=1, most=1_000_000)
   least_steps: int = setting(
-    0, 'steps that training has at least, however few the samples: more passes, for every method', least=0, most=10**9
+    1, 'steps that training has at least, however few the samples: more passes, for every method', least=1, most=10**9
   )
   num_evals: int = setting(12, 'how many times validation is read; the best of them is selected', least=1, most=100_000)
   validation_draws: int = setting(

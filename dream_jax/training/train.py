@@ -80,7 +80,7 @@ def make_schedule(recipe: Recipe, prepared: Prepared, num_runs: int) -> Schedule
 def schedule_for(recipe: Recipe, spec: DatasetSpec, num_samples: int, num_runs: int) -> Schedule:
   """As `make_schedule`, of a training set of this many samples."""
   t = recipe.train
-  steps = max(1, t.least_steps, t.epochs * num_samples // t.batch_size)
+  steps = max(t.least_steps, t.epochs * num_samples // t.batch_size)
   evals = min(t.num_evals, steps)
   floats = 2 * sum(int(np.prod(m.shape)) for m in spec.modalities)  # inputs, and inputs before the injection
   most = max(1, _CALL_BYTES // (4 * floats * t.batch_size * num_runs))

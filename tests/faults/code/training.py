@@ -55,7 +55,7 @@ LIST = (
     (
       'few samples are passed as often as many',
       'test_train.py::test_few_samples_are_passed_more_often',
-      'max(1, t.least_steps,',
+      'max(t.least_steps,',
       'max(1,',
     ),
     (
